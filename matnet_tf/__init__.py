@@ -1,0 +1,60 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Matryoshka Networks: deep hierarchical latent-variable models of images.
+
+    import matnet_tf as matnet
+
+    model = matnet.MatNet(matnet.ModelConfig((28, 28, 1), (matnet.Stage(1, 400, 32, 4),)))
+
+Names are imported when first used, so that a program can refuse a wrong flag before TensorFlow is
+loaded.
+"""
+
+import importlib
+import os
+
+# oneDNN is off by default on some processors and roughly doubles training there; it must be asked
+# for before TensorFlow is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+_NAMES = {
+    "DataConfig": "config",
+    "EvaluateConfig": "config",
+    "Experiment": "config",
+    "MatNet": "model",
+    "ModelConfig": "config",
+    "Stage": "config",
+    "TrainConfig": "config",
+    "__version__": "version",
+}
+_MODULES = (
+    "bounds",
+    "config",
+    "data",
+    "distributions",
+    "evaluation",
+    "experiment",
+    "export",
+    "figures",
+    "layers",
+    "likelihoods",
+    "descent",
+    "network",
+    "optimization",
+    "preprocessing",
+    "training",
+)
+
+__all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604 - every name is a string.
+
+
+def __getattr__(name):
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"matnet_tf.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"matnet_tf.{name}")
+    raise AttributeError(f"module 'matnet_tf' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The package's version, read by `setup.py` and written into every record."""
+
+__version__ = "0.1.0"
