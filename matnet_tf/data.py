@@ -1,0 +1,272 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The table of known data sets, and the way from a `DataConfig` to batches of `x`.
+
+`load` gives a `Split`, and that gives `x`, float32 `[B, H, W, C]` in [0, 1]: endless batches for
+training, of which each is a function of (seed, step) alone, or one pass in order for evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from matnet_tf import datasets, preprocessing
+from matnet_tf.config import DataConfig
+
+__all__ = ["DATA_SETS", "DataSet", "Split", "load"]
+
+Images = datasets.MemoryImages | datasets.StreamedImages
+
+SPLITS = ("train", "validation", "test")
+
+# The embedded digits: 1,500 of the 1,797 are for training, by a fixed draw.
+_DIGITS_TRAIN, _DIGITS_SEED = 1500, 0
+
+# What a seed is used for, so that two uses of one seed give unrelated numbers.
+_ORDER, _NOISE, _FIXED = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set.
+
+    Attributes:
+      binarization: what `DataConfig.binarization` "auto" means for it.
+      white: the stored value that means 1.0.
+      embedded: whether it comes with a library, so nothing has to be prepared.
+    """
+
+    binarization: str = "none"
+    white: int = 255
+    embedded: bool = False
+
+
+DATA_SETS = {
+    "mnist": DataSet("dynamic"),
+    # TFDS stores these as intensities 0 and 1.
+    "binarized_mnist": DataSet("none", white=1),
+    "omniglot28": DataSet("dynamic"),
+    "fashion_mnist": DataSet("dynamic"),
+    "digits": DataSet("dynamic", embedded=True),
+    "image_folder": DataSet("none"),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split, ready for the model.
+
+    Attributes:
+      name: train, validation or test.
+      images: the stored images, in memory or streamed.
+      image_shape: height, width and channels.
+      labels: class of each image, int64 `[N]`, or None where there are none.
+      binarization: dynamic, threshold or none.
+      binarization_seed: of the fixed draw for evaluation.
+    """
+
+    name: str
+    images: Images
+    image_shape: tuple[int, int, int]
+    labels: np.ndarray | None
+    binarization: str
+    binarization_seed: int
+
+    @property
+    def num_images(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
+    def training_dataset(self, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+        """Endless batches of `x`, float32 `[B, H, W, C]`.
+
+        The batch at a global step is a function of (seed, step) alone: the order is a new
+        permutation in every epoch, epochs follow each other without a gap, and the dynamic
+        binarization is drawn anew each time an image is seen. Images in memory start at any
+        step at once; streamed ones read up to one epoch first.
+
+        Args:
+          batch_size: B.
+          seed: of order and binarization.
+          first_step: global step of the first batch.
+
+        Raises:
+          ValueError: if the batch size is not positive or the first step negative.
+        """
+        _require_at_least(1, batch_size=batch_size)
+        _require_at_least(0, first_step=first_step, seed=seed)
+        noise = _stateless_seed(seed, _NOISE)
+
+        def prepare(step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+            own_seed = tf.random.fold_in(noise, step)
+            return self._model_input(
+                images, functools.partial(preprocessing.binarize, seed=own_seed)
+            )
+
+        order = _stateless_seed(seed, _ORDER)
+        dataset = self.images.shuffled(batch_size, order, first_step).map(prepare)
+        return datasets.deterministic(dataset.prefetch(2))
+
+    def evaluation_dataset(
+        self, batch_size: int, indices: np.ndarray | None = None
+    ) -> tf.data.Dataset:
+        """One pass of `x`, float32 `[B, H, W, C]`, in order; the last batch may be smaller.
+
+        Dynamic binarization is one fixed draw, tied to `binarization_seed` and to the image's
+        index, so a subset or another batch size gives every image the same pixels.
+
+        Args:
+          batch_size: B.
+          indices: which images, in this order; None is all of them.
+
+        Raises:
+          ValueError: if the batch size is not positive, or the indices are none, or not integers
+            of images that there are.
+        """
+        _require_at_least(1, batch_size=batch_size)
+        fixed = _stateless_seed(self.binarization_seed, _FIXED)
+
+        def prepare(index: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+            draw = functools.partial(preprocessing.binarize_by_index, indices=index, seed=fixed)
+            return self._model_input(images, draw)
+
+        dataset = self.images.ordered(batch_size, self._checked(indices)).map(prepare)
+        return datasets.deterministic(dataset.prefetch(2))
+
+    def _model_input(self, images: tf.Tensor, draw: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """`x` of stored images; `draw` binarizes where that is dynamic."""
+        x = preprocessing.scale(images)
+        if self.binarization == "dynamic":
+            return draw(x)
+        return preprocessing.threshold(x) if self.binarization == "threshold" else x
+
+    def _checked(self, indices: np.ndarray | None) -> np.ndarray:
+        if indices is None:
+            return np.arange(self.num_images)
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
+            raise ValueError(
+                f"indices must be a list of at least one integer; got {indices.dtype} "
+                f"{list(indices.shape)}"
+            )
+        if indices.min() < 0 or indices.max() >= self.num_images:
+            raise ValueError(
+                f"indices must lie in [0, {self.num_images - 1}]; they reach from "
+                f"{indices.min()} to {indices.max()}"
+            )
+        return indices.astype(np.int64)
+
+
+def load(config: DataConfig, split: str) -> Split:
+    """Loads a split: in memory, or streamed if it is larger than the bound on memory.
+
+    Validation images are the last `validation_images` of the training split, which loses them.
+
+    Args:
+      config: which data set, where, and how it is binarized.
+      split: train, validation or test.
+
+    Raises:
+      ValueError: if there is no such data set or split, it is not prepared (the message says what
+        to run; nothing is downloaded), its images cannot be used, or splits overlap.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {list(SPLITS)}; got {split!r}")
+    if split == "validation" and not config.validation_images:
+        raise ValueError("there is no validation split: DataConfig.validation_images is 0")
+    known = DATA_SETS.get(config.name, DataSet())
+    images, labels = _digits(config, split) if known.embedded else _stored(config, split, known)
+    binarization = known.binarization if config.binarization == "auto" else config.binarization
+    return Split(
+        name=split,
+        images=images,
+        image_shape=images.image_shape,
+        labels=labels,
+        binarization=binarization,
+        binarization_seed=config.binarization_seed,
+    )
+
+
+def _part(config: DataConfig, split: str, total: int) -> slice:
+    """Which positions of the underlying split, of `total` images, a split takes."""
+    held_out = config.validation_images
+    if split == "test":
+        return slice(0, total)
+    if held_out >= total:
+        raise ValueError(
+            f"DataConfig.validation_images must be below the {total} images of "
+            f"{config.name} {config.train_split}; got {held_out}"
+        )
+    return slice(0, total - held_out) if split == "train" else slice(total - held_out, total)
+
+
+def _stored(config: DataConfig, split: str, known: DataSet) -> tuple[Images, np.ndarray | None]:
+    """Images and labels of a split of a prepared TFDS data set."""
+    folder = datasets.find(config.name, config.dir)
+    if folder is None:
+        raise ValueError(_missing(config))
+    datasets.check_disjoint(folder, config.train_split, config.test_split)
+    source = config.test_split if split == "test" else config.train_split
+    part = _part(config, split, datasets.split_size(folder, source))
+    return datasets.read(folder, source, part, known.white)
+
+
+def _digits(config: DataConfig, split: str) -> tuple[Images, np.ndarray]:
+    """Images and labels of a split of scikit-learn's digits."""
+    if (config.train_split, config.test_split) != ("train", "test"):
+        raise ValueError(
+            "digits has the splits train and test only; got "
+            f"{config.train_split!r} and {config.test_split!r}"
+        )
+    images, labels = _all_digits()
+    rows = slice(_DIGITS_TRAIN, None) if split == "test" else slice(_DIGITS_TRAIN)
+    images, labels = images[rows], labels[rows]
+    part = _part(config, split, len(images))
+    return datasets.MemoryImages(images[part]), labels[part]
+
+
+@functools.cache
+def _all_digits() -> tuple[np.ndarray, np.ndarray]:
+    """All 1,797 digits, uint8 `[N, 8, 8, 1]`, in the order of a fixed draw, and their labels."""
+    # scikit-learn takes its time to import, and only this set needs it.
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    images = np.rint(loaded.images * (255 / 16)).astype(np.uint8)[..., None]
+    # NumPy promises that RandomState gives the same numbers in every later version.
+    order = np.random.RandomState(_DIGITS_SEED).permutation(len(images))
+    return images[order], loaded.target[order].astype(np.int64)
+
+
+def _missing(config: DataConfig) -> str:
+    """What to say, and to run, when a data set is not there."""
+    where = datasets.data_dir(config.dir)
+    source = "--source=DIR " if config.name in datasets.SOURCES else ""
+    if not source and not datasets.in_tfds(config.name):
+        names = [*DATA_SETS, *tfds.list_builders(with_community_datasets=False)]
+        near = difflib.get_close_matches(config.name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{where} holds no {config.name!r}, and neither is it a name of TFDS{hint}"
+    return (
+        f"{config.name} is not prepared in {where}; run: bin/prepare --data.name={config.name} "
+        f"{source}--data.dir={where}"
+    )
+
+
+def _stateless_seed(seed: int, purpose: int) -> tf.Tensor:
+    """An int32 `[2]` seed for one purpose, from a Python int of up to 62 bits."""
+    words = tf.constant([seed % 2**31, (seed >> 31) % 2**31], tf.int32)
+    return tf.random.fold_in(words, purpose)
+
+
+def _require_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value!r}")

@@ -1,0 +1,150 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The stored images of a split, in memory or streamed, in shuffled or in stated order.
+
+Both kinds give the same two things: `shuffled`, endless batches of which the one at a global step
+is a function of (seed, step) alone, and `ordered`, one pass in order. So a run that is started
+again at step s sees the images that it would have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["MemoryImages", "StreamedImages", "deterministic"]
+
+# Images shuffled together when they are streamed: bounds the memory, not the order on disk, which
+# TFDS has shuffled already.
+SHUFFLE_BYTES = 256 * 2**20
+
+
+def deterministic(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Sets the options that every data set here has.
+
+    The order is fixed; autotuning is off, since an iterator's end waits for its thread.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return dataset.with_options(options)
+
+
+class MemoryImages:
+    """Images held in memory.
+
+    Args:
+      images: `[N, H, W, C]`, uint8, or float32 in [0, 1].
+    """
+
+    def __init__(self, images: np.ndarray):
+        self.array = images
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.array.shape[1:]
+
+    def shuffled(self, batch_size: int, seed: tf.Tensor, first_step: int) -> tf.data.Dataset:
+        """Endless pairs (step, images `[B, H, W, C]`), from `first_step` at once.
+
+        Every image comes once in each epoch; epochs follow each other without a gap, so every
+        batch is full.
+
+        Args:
+          batch_size: B.
+          seed: int32 `[2]`.
+          first_step: global step of the first batch.
+        """
+        images, size = self._tensor, len(self)
+
+        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            epoch = tf.cast(position // size, tf.int32)
+            # The raw operation: tf.random.experimental.index_shuffle pads a batch of seeds wrongly.
+            seeds = tf.stack([tf.fill([batch_size], s) for s in tf.unstack(seed)] + [epoch], 1)
+            index = tf.raw_ops.RandomIndexShuffle(
+                index=position % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64)
+            )
+            return step, tf.ensure_shape(tf.gather(images, index), [batch_size, *images.shape[1:]])
+
+        return tf.data.Dataset.range(first_step, tf.int64.max).map(batch)
+
+    def ordered(self, batch_size: int, indices: np.ndarray) -> tf.data.Dataset:
+        """One pass of pairs (indices `[B]`, images `[B, H, W, C]`); the last may be smaller."""
+        images = self._tensor
+        dataset = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+        return dataset.map(lambda index: (index, tf.gather(images, index)))
+
+    @functools.cached_property
+    def _tensor(self) -> tf.Tensor:
+        """The images on the host, where the batches are made; one copy for all data sets."""
+        with tf.device("/CPU:0"):
+            return tf.convert_to_tensor(self.array)
+
+
+class StreamedImages:
+    """Images read from disk as they are needed, for sets that do not fit into memory.
+
+    They are shuffled within blocks of `SHUFFLE_BYTES`, anew in each epoch. Starting at a step reads
+    and drops the part of the epoch before it, once: at most one epoch's reading.
+
+    Args:
+      dataset: the images `[H, W, C]` one by one, in a fixed order.
+      size: how many there are.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset, size: int):
+        self._dataset, self._size = dataset, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return tuple(self._dataset.element_spec.shape)
+
+    def shuffled(self, batch_size: int, seed: tf.Tensor, first_step: int) -> tf.data.Dataset:
+        """As `MemoryImages.shuffled`."""
+        first_epoch, skipped = divmod(first_step * batch_size, self._size)
+        epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+        images = epochs.flat_map(lambda epoch: self._epoch(epoch, seed)).skip(skipped)
+        return images.batch(batch_size, drop_remainder=True).enumerate(first_step)
+
+    def _epoch(self, epoch: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
+        """The images in the order of one epoch, without any state: `Dataset.shuffle` has one."""
+        fold_in = tf.random.experimental.stateless_fold_in
+
+        def permute(block: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+            own_seed = fold_in(fold_in(seed, epoch), block)
+            keys = tf.random.stateless_uniform([tf.shape(images)[0]], own_seed)
+            return tf.gather(images, tf.argsort(keys))
+
+        blocks = self._dataset.batch(self._images_in(SHUFFLE_BYTES)).enumerate()
+        return blocks.map(permute).unbatch()
+
+    def _images_in(self, size: int) -> int:
+        spec = self._dataset.element_spec
+        return max(1, size // (math.prod(spec.shape) * spec.dtype.size))
+
+    def ordered(self, batch_size: int, indices: np.ndarray) -> tf.data.Dataset:
+        """As `MemoryImages.ordered`; a real subset is first read into memory."""
+        if np.array_equal(indices, np.arange(self._size)):
+            return self._dataset.enumerate().batch(batch_size)
+        spec = self._dataset.element_spec
+        subset = np.empty([len(indices), *spec.shape], spec.dtype.as_numpy_dtype)
+        order = np.argsort(indices, kind="stable")
+        wanted = indices[order]
+        for position, image in enumerate(self._dataset.as_numpy_iterator()):
+            first, last = np.searchsorted(wanted, [position, position + 1])
+            subset[order[first:last]] = image
+        rows = MemoryImages(subset).ordered(batch_size, np.arange(len(indices)))
+        named = tf.constant(indices)
+        return rows.map(lambda row, images: (tf.gather(named, row), images))
