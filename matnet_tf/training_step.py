@@ -1,0 +1,360 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training and test steps on the ELBO, as a Keras model that a MatNet extends.
+
+The loss is a value: a step computes the bound, weighs its KL, and takes the gradient of the mean
+over the global batch. A step whose gradient is not finite or too large changes nothing and is
+counted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from matnet_tf.optimization import Adam
+
+__all__ = ["BoundMetric", "SkippedSteps", "TrainableBound", "TrainingDiverged", "images_of"]
+
+
+EMPTY = "the data set is empty: it has no batch of images"
+
+
+class TrainingDiverged(ValueError):
+    """Too many steps in a row had a gradient that is not finite or too large."""
+
+
+def images_of(element: Any) -> Any:
+    """The images of a data set's element: itself, its first part, or its entry `image`.
+
+    Raises:
+      ValueError: if the element is a dictionary without `image`.
+    """
+    if isinstance(element, dict):
+        if "image" not in element:
+            raise ValueError(f"a dictionary of data needs the key 'image'; got {sorted(element)}")
+        return element["image"]
+    if isinstance(element, (tuple, list)):
+        return images_of(element[0])
+    return element
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class BoundMetric(keras.metrics.Metric):
+    """Means over images of the ELBO and its parts, in nats, as one dictionary.
+
+    Args:
+      level_names: names of the levels; their means appear as `kl/<name>`.
+    """
+
+    def __init__(self, level_names, name="bound", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.level_names = tuple(level_names)
+        self.total = self.add_variable(
+            shape=(2 + len(self.level_names),), initializer="zeros", name="total"
+        )
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+
+    def update_state(self, bound):
+        parts = [bound.elbo, bound.log_likelihood, *bound.kl.values()]
+        sums = tf.stack([tf.reduce_sum(part) for part in parts])
+        self.total.assign_add(sums)
+        self.count.assign_add(tf.cast(tf.size(bound.elbo), tf.float32))
+
+    def result(self):
+        means = tf.math.divide_no_nan(self.total.value, self.count.value)
+        elbo, log_likelihood, *kl = tf.unstack(means)
+        return {
+            "elbo": elbo,
+            "log_likelihood": log_likelihood,
+            "kl": tf.add_n(kl),
+            **{f"kl/{name}": value for name, value in zip(self.level_names, kl, strict=True)},
+        }
+
+    def get_config(self):
+        return super().get_config() | {"level_names": self.level_names}
+
+
+class SkippedSteps(keras.callbacks.Callback):
+    """Stops training, with a diagnosis, after `max_skipped` skipped steps in a row.
+
+    Raises (from `fit`):
+      TrainingDiverged: naming how many steps were skipped and what to try.
+    """
+
+    def __init__(self, max_skipped: int = 50):
+        super().__init__()
+        self.max_skipped = max_skipped
+
+    def on_train_batch_end(self, batch, logs=None):
+        in_a_row = int(self.model.skipped_in_a_row.numpy())
+        if in_a_row >= self.max_skipped:
+            raise TrainingDiverged(
+                f"{in_a_row} steps in a row, up to step {int(self.model.step.numpy())}, had a "
+                f"gradient that is not finite or whose norm exceeds "
+                f"{self.model.skip_norm:g}; their updates were skipped. Try a lower learning "
+                f"rate, a longer warm-up, or look for bad images"
+            )
+
+
+class TrainableBound(keras.Model):
+    """A Keras model that maximizes a variational bound; see `MatNet` for a whole one.
+
+    A subclass defines `bound_and_trace(x, seed)` and `checked(x)`, and calls
+    `add_training_state(level_names)` and `initialize_weights()` when it is built.
+    """
+
+    def __init__(self, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.clip_norm, self.skip_norm, self.max_skipped = 1000.0, 1e6, 50
+        self.squared_kl = False
+        self._graphs = {}
+
+    def add_training_state(self, level_names) -> None:
+        """Adds the step counter, the counts of skipped steps, the KL weight and the metric."""
+        self.step = self._counter("step")
+        self.skipped = self._counter("skipped")
+        self.skipped_in_a_row = self._counter("skipped_in_a_row")
+        self.kl_weight = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="kl_weight"
+        )
+        self.bound_metric = BoundMetric(level_names)
+
+    def _counter(self, name):
+        return self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name=name
+        )
+
+    def initialize_weights(self) -> None:
+        """Draws every kernel anew from `seed` (Glorot uniform), whatever global state says."""
+        for index, variable in enumerate(self.trainable_variables):
+            if len(variable.shape) > 1:
+                initializer = keras.initializers.GlorotUniform(seed=1_000_003 * self.seed + index)
+                variable.assign(initializer(variable.shape, variable.dtype))
+
+    @property
+    def metrics(self):
+        return [self.bound_metric]
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        clip_norm: float = 1000.0,
+        skip_norm: float = 1e6,
+        max_skipped: int = 50,
+        squared_kl: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As `keras.Model.compile`, without losses: the loss is the negative bound.
+
+        Args:
+          optimizer: any Keras optimizer.
+          clip_norm: global norm to which gradients are clipped; 0 is no clip.
+          skip_norm: a step with a larger global norm, or one that is not finite, is skipped.
+          max_skipped: skipped steps in a row after which `fit` raises `TrainingDiverged`.
+          squared_kl: blend with the squared KL (see `TrainConfig.kl_schedule`).
+          **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`.
+        """
+        if not skip_norm > 0 or not clip_norm >= 0 or not max_skipped >= 1:
+            raise ValueError(
+                f"compile needs skip_norm > 0, clip_norm >= 0 and max_skipped >= 1; got "
+                f"{skip_norm}, {clip_norm} and {max_skipped}"
+            )
+        self.clip_norm, self.skip_norm = float(clip_norm), float(skip_norm)
+        self.max_skipped, self.squared_kl = int(max_skipped), bool(squared_kl)
+        super().compile(optimizer=optimizer, **kwargs)
+        # Variables that are made while a step is traced cost a second tracing of the whole step.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if not self.compiled:
+            return config
+        names = ("clip_norm", "skip_norm", "max_skipped", "squared_kl")
+        return config | {name: getattr(self, name) for name in names}
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**{name: value for name, value in config.items() if value is not None})
+
+    def fit(self, x=None, *args, callbacks=None, validation_data=None, **kwargs):
+        """As `keras.Model.fit`; images are checked as they come, see `MatNet`.
+
+        Raises:
+          ValueError: if images are not as the config says, or the data set is empty.
+          TrainingDiverged: after too many skipped steps in a row.
+        """
+        kwargs["callbacks"] = [*(callbacks or []), SkippedSteps(self.max_skipped)]
+        if validation_data is not None:
+            kwargs["validation_data"] = self.checked_data(validation_data)
+        before = int(self.step.numpy())
+        with _one_clear_error():
+            history = super().fit(self.checked_data(x), *args, **kwargs)
+        if history.epoch and int(self.step.numpy()) == before:
+            raise ValueError(EMPTY)
+        return history
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`: means over images of the ELBO and its parts, in nats."""
+        with _one_clear_error():
+            result = super().evaluate(self.checked_data(x), *args, **kwargs)
+        if not self.bound_metric.count.numpy():
+            raise ValueError(EMPTY)
+        return result
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`: the mean reconstruction of every image."""
+        with _one_clear_error():
+            return super().predict(self.checked_data(x), *args, **kwargs)
+
+    def checked_data(self, x: Any) -> Any:
+        """A data set of images alone, each batch checked; or an array, checked now."""
+        if not isinstance(x, tf.data.Dataset):
+            if x is None:
+                raise ValueError("data must be a tf.data.Dataset or an array of images; got None")
+            return self.checked(images_of(x)).numpy()
+        spec = images_of(x.element_spec)
+        expected = tuple(self.config.image_shape)
+        known = spec.shape.rank == 4 and spec.shape[1:].is_compatible_with(expected)
+        if not spec.dtype.is_floating or not known:
+            raise ValueError(
+                f"a data set must give batches of float images (batch, "
+                f"{', '.join(map(str, expected))}), as the model's config says; got "
+                f"{spec.dtype.name} {spec.shape}"
+            )
+        if int(x.cardinality()) == 0:
+            raise ValueError(EMPTY)
+        low, high = self.likelihood.low, self.likelihood.high
+        return x.map(lambda *e: _in_range(images_of(e[0] if len(e) == 1 else e), low, high))
+
+    def loss_of(self, bound, trace) -> tf.Tensor:
+        """The training loss per image, `[B]`: minus log-likelihood plus the weighted KL."""
+        kl = sum(bound.kl.values())
+        weighted = self.kl_weight * kl
+        if self.squared_kl:
+            squares = [tf.square(level.kl_per_unit()) for level in trace.levels]
+            squared = [tf.reduce_sum(s, axis=list(range(1, s.shape.rank))) for s in squares]
+            weighted += (1 - self.kl_weight) * sum(squared)
+        return weighted - bound.log_likelihood
+
+    def train_step(self, data):
+        x = tf.cast(images_of(data), tf.float32)
+        with tf.GradientTape() as tape:
+            bound, trace = self.bound_and_trace(x, self.step_seed())
+            loss = tf.reduce_sum(self.loss_of(bound, trace)) / self._global_batch_size(x)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self._update(gradients)
+        self.bound_metric.update_state(bound)
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        x = tf.cast(images_of(data), tf.float32)
+        bound, _ = self.bound_and_trace(x, self.step_seed())
+        self.bound_metric.update_state(bound)
+        return self.get_metrics_result()
+
+    def step_seed(self) -> tf.Tensor:
+        """The seed of this step's noise, a function of (seed, step, replica)."""
+        words = [(self.seed >> 31) % 2**31, self.seed % 2**31]
+        seed = tf.random.fold_in(tf.constant(words, tf.int32), self.step.value)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.random.fold_in(seed, replica)
+
+    def _global_batch_size(self, x):
+        size = tf.cast(tf.shape(x)[0], tf.float32)
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return size
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, size)
+
+    def _update(self, gradients):
+        """Clips and applies the gradient of the global batch, or skips the step."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients)
+        keep = tf.math.is_finite(norm) & (norm <= self.skip_norm)
+        clip = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else 1.0
+        # The optimizer sums over replicas once more, hence the division.
+        factor = tf.where(keep, clip / replicas, 0.0)
+        gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+        if isinstance(self.optimizer, Adam):
+            self.optimizer.apply_if(keep, gradients, self.trainable_variables)
+        elif replicas > 1:
+            # Other optimizers cannot run in a branch under a strategy: their moments move on.
+            self.optimizer.apply(gradients, self.trainable_variables)
+        else:
+            tf.cond(keep, lambda: self._apply(gradients), lambda: False)
+        skipped = tf.cast(~keep, tf.int64)
+        self.step.assign_add(1)
+        self.skipped.assign_add(skipped)
+        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
+
+    def _apply(self, gradients):
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return True
+
+    def make_train_function(self, force=False):
+        # Stock `fit` fails under MultiWorkerMirroredStrategy, and its own loop over
+        # steps_per_execution under MirroredStrategy; this one runs under every strategy.
+        if self.train_function is None or force:
+            self.train_function = self._steps(self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            self.test_function = self._steps(self.test_step)
+        return self.test_function
+
+    def _steps(self, step):
+        if self.run_eagerly:
+            compiled = step
+        else:
+            compiled = tf.function(step, jit_compile=self.jit_compile, reduce_retracing=True)
+
+        def steps(iterator):
+            for _ in tf.range(self.steps_per_execution):
+                self.distribute_strategy.run(compiled, args=(next(iterator),))
+            if step == self.train_step and isinstance(self.optimizer, Adam):
+                self.optimizer.update_averages(self.trainable_variables, self.steps_per_execution)
+            return self.get_metrics_result()
+
+        return steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
+
+    def _graph(self, function):
+        """`function` as a `tf.function`, made once."""
+        # A bound method is another object at each access, but an equal one.
+        if function not in self._graphs:
+            self._graphs[function] = tf.function(function, reduce_retracing=True)
+        return self._graphs[function]
+
+
+class _one_clear_error:
+    """Turns a failed check inside a data set into the ValueError that it means."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, tf.errors.InvalidArgumentError):
+            found = re.search("images must be finite.*?do not", str(error))
+            if found:
+                raise ValueError(found.group()) from None
+
+
+def _in_range(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    # A comparison with NaN is false, so this counts NaN too.
+    outside = tf.math.count_nonzero(~((x >= low) & (x <= high)))
+    message = tf.strings.format(
+        f"images must be finite and lie in [{low:g}, {high:g}]; got a batch with {{}} pixels "
+        f"that do not",
+        outside,
+    )
+    with tf.control_dependencies([tf.debugging.Assert(outside == 0, [message])]):
+        return tf.cast(x, tf.float32)

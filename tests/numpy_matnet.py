@@ -1,0 +1,271 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A MatNet in NumPy, float64, written from the paper's equations: what the layers must equal.
+
+Equations keep the paper's letters: kernels u, v, w and states h_b, h_t, h_m. A linear map is a pair
+(kernel, bias); its kernel is `[in, out]` (dense) or `[height, width, in, out]` (convolution).
+"""
+
+import numpy as np
+import scipy.special
+
+LEAKY_SLOPE = 0.1
+LAYER_NORMALIZATION_EPSILON = 1e-3
+
+ACTIVATIONS = {
+    "leaky_relu": lambda x: np.where(x > 0, x, LEAKY_SLOPE * x),
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "silu": lambda x: x * scipy.special.expit(x),
+}
+
+
+def lrelu(x):
+    return ACTIVATIONS["leaky_relu"](x)
+
+
+def same(x):
+    return x
+
+
+# Linear maps.
+
+
+def _padding(size, out, kernel, stride):
+    """Zeros before and after one side: SAME as TensorFlow has it, the odd one behind."""
+    total = max((out - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def conv(x, kernel, bias=0.0, strides=(1, 1)):
+    """Convolution of the paper (a cross-correlation), tap by tap, padded with zeros."""
+    height, width = kernel.shape[:2]
+    out = [-(-n // s) for n, s in zip(x.shape[1:3], strides, strict=True)]
+    pads = [
+        _padding(n, o, k, s)
+        for n, o, k, s in zip(x.shape[1:3], out, kernel.shape[:2], strides, strict=True)
+    ]
+    x = np.pad(x, [(0, 0), *pads, (0, 0)])
+    result = np.zeros((len(x), *out, kernel.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            rows = slice(i, i + (out[0] - 1) * strides[0] + 1, strides[0])
+            columns = slice(j, j + (out[1] - 1) * strides[1] + 1, strides[1])
+            result += x[:, rows, columns] @ kernel[i, j]
+    return result + bias
+
+
+def transposed_conv(x, kernel, bias=0.0, strides=(1, 1)):
+    """The adjoint of `conv` from the finer size, each side times its stride.
+
+    The kernel is `[height, width, out, in]`, as it stands in the finer layer's convolution.
+    """
+    fine = [n * s for n, s in zip(x.shape[1:3], strides, strict=True)]
+    before = [
+        _padding(f, n, k, s)[0]
+        for f, n, k, s in zip(fine, x.shape[1:3], kernel.shape[:2], strides, strict=True)
+    ]
+    full = [f + k for f, k in zip(fine, kernel.shape[:2], strict=True)]
+    result = np.zeros((len(x), *full, kernel.shape[2]))
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            rows = slice(i, i + (x.shape[1] - 1) * strides[0] + 1, strides[0])
+            columns = slice(j, j + (x.shape[2] - 1) * strides[1] + 1, strides[1])
+            result[:, rows, columns] += x @ kernel[i, j].T
+    result = result[:, before[0] :, before[1] :]
+    return result[:, : fine[0], : fine[1]] + bias
+
+
+def linear(x, weights):
+    """The dense layer or shape-preserving convolution of a pair (kernel, bias)."""
+    kernel, bias = weights
+    return x @ kernel + bias if kernel.ndim == 2 else conv(x, kernel, bias)
+
+
+def stack(*parts):
+    """[x; x'], concatenation along the feature axis."""
+    return np.concatenate(parts, axis=-1)
+
+
+# The equations of Sec. 2.2.
+
+
+def eq_7(h_t, z, v, w):
+    return lrelu(h_t + linear(lrelu(linear(stack(h_t, z), v)), w))
+
+
+def eq_8(h_t, v, w):
+    return linear(lrelu(linear(h_t, v)), w)
+
+
+def eq_9(h_b, v, w):
+    return lrelu(h_b + linear(lrelu(linear(h_b, v)), w))
+
+
+def eq_10(h_m, h_b, h_t, u, v):
+    return lrelu(h_m + linear(lrelu(linear(stack(h_m, h_b, h_t), u)), v))
+
+
+def eq_11(h_m, w):
+    return linear(h_m, w)
+
+
+def gru(state, inputs, gates, candidate, act=np.tanh, norms=(same, same)):
+    """The GRU-style update that Sec. 2.2 names; the gates' bias starts at 1."""
+    r, u = np.split(
+        scipy.special.expit(norms[0](linear(stack(state, *inputs), gates)) + 1), 2, axis=-1
+    )
+    new = act(norms[1](linear(stack(r * state, *inputs), candidate)))
+    return u * state + (1 - u) * new
+
+
+def layer_normalization(x, gamma, beta):
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + LAYER_NORMALIZATION_EPSILON) * gamma + beta
+
+
+# Distributions.
+
+
+def gaussian(parameters, latent_scale=1.0, log_var_bound=8.0):
+    """Mean and log-variance from `[mean; log-variance]`."""
+    mean, log_var = np.split(latent_scale * parameters, 2, axis=-1)
+    return mean, log_var_bound * np.tanh(log_var / log_var_bound)
+
+
+def kl_per_unit(q, p):
+    """KL of diagonal Gaussians, each a pair (mean, log-variance)."""
+    (m, a), (n, b) = q, p
+    return 0.5 * (b - a + np.exp(a - b) + (m - n) ** 2 / np.exp(b) - 1)
+
+
+def sum_per_image(x):
+    return x.reshape(len(x), -1).sum(1)
+
+
+def bernoulli_log_prob(x, logits):
+    return sum_per_image(x * logits - np.logaddexp(0, logits))
+
+
+# Reading the weights of our layers.
+
+
+def randomize(layer, seed=0, scale=0.5):
+    """Draws all weights, biases too, so that nothing hides behind a zero."""
+    rng = np.random.default_rng(seed)
+    for variable in layer.trainable_variables:
+        fan = max(1, np.prod(variable.shape[:-1]))
+        deviation = 2 * scale / np.sqrt(fan) if len(variable.shape) > 1 else scale
+        variable.assign(rng.normal(0, deviation, variable.shape))
+    return layer
+
+
+def weights(layer):
+    """(kernel, bias) of a dense or convolutional layer."""
+    kernel = np.asarray(layer.kernel, np.float64)
+    return kernel, np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
+
+
+def merge_kernel(module):
+    """u of Eq. 10 over [h_m; h_b; h_t], from the two convolutions whose sum we compute."""
+    kernel, bias = weights(module.update_layer.hidden)
+    split = module.filters if module.carry else 0
+    parts = [kernel[..., :split, :], weights(module.projection)[0], kernel[..., split:, :]]
+    return np.concatenate(parts, axis=-2), bias
+
+
+# The whole network.
+
+
+class Walk:
+    """A walk through the weights of a `MatNet` with residual updates, with given latents.
+
+    Attributes:
+      priors, posteriors: pairs (mean, log-variance), one per level, top first.
+      logits: of the Bernoulli pixels.
+    """
+
+    def __init__(self, model, x, latents):
+        self.config, self.guide, self.top_down = model.config, model.guide, model.top_down
+        self.act = ACTIVATIONS[self.config.activation]
+        self.scale = float(self.top_down.latent_scale.numpy())
+        latents = [np.asarray(z, np.float64) for z in latents]
+        states = self.bottom_up(x)
+        self.priors = [(np.zeros_like(latents[0]), np.zeros_like(latents[0]))]
+        self.posteriors = [self.gaussian(self.two(self.guide.top, states[0].reshape(len(x), -1)))]
+        h_t = self.enter(self.top_down.top, latents[0])
+        h_m = self.enter(self.guide.start, latents[0]) if self.guide.start else None
+        for i, z in enumerate(latents[1:]):
+            h_t = self.resample(self.top_down.joins.get(i), h_t)
+            h_m = self.resample(self.guide.joins.get(i), h_m)
+            h_m = self.merge(self.guide.modules[i], h_m, states[i], h_t)
+            h_t = self.generate(self.top_down.modules[i], h_t, z)
+        self.logits = self.leave(model.likelihood, h_t)
+
+    def gaussian(self, parameters):
+        return gaussian(parameters, self.scale, self.config.log_var_bound)
+
+    def two(self, module, x):
+        return linear(self.act(linear(x, weights(module.hidden))), weights(module.head))
+
+    def enter(self, module, z):
+        hidden = self.act(linear(z, weights(module.hidden)))
+        h = self.act(linear(hidden, weights(module.output_map)))
+        return h.reshape(len(z), *module.state_shape)
+
+    def bottom_up(self, x):
+        network, h = self.guide.bottom_up, np.asarray(x, np.float64)
+        if self.config.stages[-1].dense:
+            h = self.act(linear(h.reshape(len(h), -1), weights(network.image_in)))
+            h = self.act(linear(h, weights(network.image_hidden)))
+        else:
+            h = self.resample(network.image_hidden, self.act(linear(h, weights(network.image_in))))
+        states, module = [], len(network.modules)
+        for stage in reversed(range(len(self.config.stages))):
+            for _ in range(self.config.stages[stage].modules):
+                module -= 1
+                h = self.residual(network.modules[module].update_layer, h, h)
+                states.insert(0, h)
+            h = self.resample(network.joins[stage - 1] if stage else None, h)
+        return states
+
+    def residual(self, layer, state, stacked):
+        hidden = self.act(linear(stacked, weights(layer.hidden)))
+        out = linear(hidden, weights(layer.output_map))
+        return self.act(state + out if layer.carry else out)
+
+    def merge(self, module, h_m, h_b, h_t):
+        parts = [h_m, h_b, h_t] if module.carry else [h_b, h_t]
+        hidden = self.act(linear(stack(*parts), merge_kernel(module)))
+        out = linear(hidden, weights(module.update_layer.output_map))
+        h_m = self.act(h_m + out if module.carry else out)
+        self.posteriors.append(self.gaussian(linear(h_m, weights(module.head))))
+        return h_m
+
+    def generate(self, module, h_t, z):
+        if module.prior == "learned":
+            hidden = self.act(linear(h_t, weights(module.prior_hidden)))
+            prior = self.gaussian(linear(hidden, weights(module.prior_head)))
+        else:
+            prior = np.zeros_like(z), np.zeros_like(z)
+        self.priors.append(prior)
+        return self.residual(module.update_layer, h_t, stack(h_t, z) if module.carry else z)
+
+    def resample(self, layer, h):
+        if layer is None or h is None:
+            return h
+        if layer.dense:
+            h = self.act(linear(h.reshape(len(h), -1), weights(layer.steps[0])))
+            shape = () if layer.to_shape == (1, 1) else layer.to_shape
+            return h.reshape(len(h), *shape, layer.filters)
+        for step, (height, width) in zip(layer.steps, layer.sizes, strict=True):
+            kind = transposed_conv if "Transpose" in type(step).__name__ else conv
+            h = self.act(kind(h, *weights(step), step.strides)[:, :height, :width])
+        return h
+
+    def leave(self, likelihood, h_t):
+        if self.config.stages[-1].dense:
+            h_t = self.act(linear(h_t, weights(self.top_down.image_out)))
+        else:
+            h_t = self.resample(self.top_down.image_out, h_t)
+        return linear(h_t, weights(likelihood.logits)).reshape(-1, *self.config.image_shape)

@@ -1,0 +1,160 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds against exact likelihoods: a tiny model whose log p(x) quadrature gives."""
+
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from matnet_tf.bounds import StreamingLogMeanExp, bits_per_dim, nested_bounds, nested_counts
+from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.model import MatNet
+
+NODES = 48
+# Every image of 2 x 2 pixels.
+IMAGES = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, 16).T.reshape(16, 2, 2, 1)
+X = tf.constant(IMAGES, tf.float32)
+SEED = tf.constant([0, 7])
+
+
+@pytest.fixture(scope="module")
+def model() -> MatNet:
+    """Two latents of one unit each, with everything smooth and far from its start."""
+    config = ModelConfig(
+        (2, 2, 1), (Stage(1, 6, 1, 1),), top_latents=1, top_units=4, activation="tanh"
+    )
+    model = npm.randomize(MatNet(config), seed=3, scale=1.0)
+    model.top_down.latent_scale.assign(0.5)
+    # Posteriors near the prior but wider, so that importance weights have a small variance.
+    for head in (model.guide.top.head, model.guide.modules[0].head):
+        head.kernel.assign(0.3 * head.kernel.value)
+        head.bias.assign([0.0, 2.0])
+    return model
+
+
+@pytest.fixture(scope="module")
+def exact(model) -> np.ndarray:
+    """log p(x) of all 16 images: Gauss-Hermite quadrature over both latents."""
+    t, w = np.polynomial.hermite_e.hermegauss(NODES)
+    log_w = np.log(w / w.sum())
+    z_0 = np.repeat(t, NODES)[:, None].astype(np.float32)
+    prior = model.walk(None, NODES**2, SEED, latents=[z_0]).levels[1].prior
+    z_1 = prior.mean() + prior.stddev() * np.tile(t, NODES)[:, None].astype(np.float32)
+    trace = model.walk(None, NODES**2, SEED, latents=[z_0, z_1])
+    logits = model.likelihood(trace.h_td).numpy().astype(np.float64)
+    log_p = np.stack([npm.bernoulli_log_prob(x, logits) for x in IMAGES], axis=1)
+    weights = np.repeat(log_w, NODES) + np.tile(log_w, NODES)
+    return scipy.special.logsumexp(log_p + weights[:, None], axis=0)
+
+
+def log_weights(model, num_samples, seed):
+    """`[K, 16]` importance log-weights, without a graph."""
+    view = model.guide.watch(X)
+    return model.log_weight(X, view, num_samples, tf.constant([1, seed])).numpy().astype(np.float64)
+
+
+def log_mean_exp(log_weight):
+    return scipy.special.logsumexp(log_weight, axis=0) - np.log(len(log_weight))
+
+
+def test_the_probabilities_of_all_images_sum_to_one(exact):
+    np.testing.assert_allclose(np.exp(exact).sum(), 1.0, atol=1e-5)
+    assert exact.max() - exact.min() > 1.0, "the model should tell images apart"
+
+
+def test_the_quadrature_has_converged(model, exact):
+    prior = np.stack(
+        [
+            npm.bernoulli_log_prob(x, model.likelihood(model.walk(None, 20000, SEED).h_td).numpy())
+            for x in IMAGES[:4]
+        ],
+        axis=1,
+    )
+    error = np.exp(prior).std(0) / np.exp(prior).mean(0) / np.sqrt(len(prior))
+    assert (np.abs(log_mean_exp(prior) - exact[:4]) < 4 * error).all()
+
+
+def test_the_importance_weighted_bound_meets_log_p_within_its_standard_error(model, exact):
+    log_weight = log_weights(model, 20000, 0)
+    ratio = np.exp(log_weight - log_weight.max(0))
+    error = ratio.std(0) / ratio.mean(0) / np.sqrt(len(ratio))
+    assert (error < 0.05).all()
+    assert (np.abs(log_mean_exp(log_weight) - exact) < 4 * error + 1e-5).all()
+
+
+def test_the_bound_rises_with_the_number_of_samples_towards_log_p(model, exact):
+    means, errors = [], []
+    for seed, k in enumerate((1, 8, 64)):
+        independent = log_weights(model, 200 * k, seed).reshape(k, 200, 16)
+        bounds = log_mean_exp(independent).mean(1)
+        means.append(bounds.mean())
+        errors.append(bounds.std() / np.sqrt(200))
+    assert means[0] + 3 * errors[0] < means[1] - 3 * errors[1] < means[1] + 3 * errors[1]
+    assert means[1] + 3 * errors[1] < means[2] + 3 * errors[2] < exact.mean() + 6 * errors[2]
+    assert exact.mean() - means[2] < 0.1 * (exact.mean() - means[0])
+
+
+def test_the_closed_form_elbo_is_the_mean_of_the_log_weights(model, exact):
+    draws = 4000
+    tiled = tf.tile(X, [draws, 1, 1, 1])
+    elbo = model.bound_and_trace(tiled, SEED)[0].elbo.numpy().reshape(draws, 16)
+    log_weight = log_weights(model, draws, 1)
+    error = np.hypot(elbo.std(0), log_weight.std(0)) / np.sqrt(draws)
+    assert (np.abs(elbo.mean(0) - log_weight.mean(0)) < 4 * error).all()
+    assert (elbo.mean(0) < exact).all()
+
+
+def test_a_log_weight_is_the_joint_minus_the_posterior_at_the_same_draw(model):
+    bound, trace = model.bound_and_trace(X, SEED)
+    expected = bound.log_likelihood + sum(
+        level.prior.log_prob(level.z) - level.posterior.log_prob(level.z) for level in trace.levels
+    )
+    actual = model.log_weight(X, model.guide.watch(X), 1, SEED)
+    np.testing.assert_allclose(actual, expected[None], rtol=1e-5)
+
+
+def test_log_likelihood_is_the_bound_of_its_chunks(model, exact):
+    ours = model.log_likelihood(X, num_samples=4000, chunk=16 * 2000)
+    pieces = np.concatenate(list(model.log_weights(X, 4000, chunk=16 * 2000)))
+    assert pieces.shape == (4000, 16)
+    np.testing.assert_allclose(ours, log_mean_exp(pieces.astype(np.float64)), rtol=1e-9)
+    np.testing.assert_allclose(ours, exact, atol=0.3)
+    assert not np.array_equal(pieces[:2000], pieces[2000:]), "chunks must draw other noise"
+
+
+def test_the_stream_is_scipys_log_sum_exp_whatever_the_chunks():
+    rng = np.random.default_rng(0)
+    log_weight = rng.normal(-500, 60, (37, 5))
+    stream = StreamingLogMeanExp(5)
+    np.testing.assert_array_equal(stream.result(), np.full(5, -np.inf))
+    for first, last in ((0, 1), (1, 20), (20, 37)):
+        stream.update(log_weight[first:last])
+        np.testing.assert_allclose(stream.result(), log_mean_exp(log_weight[:last]), rtol=1e-12)
+    assert stream.num_samples == 37
+
+
+def test_the_stream_survives_weights_of_zero():
+    stream = StreamingLogMeanExp(2)
+    stream.update(np.array([[-np.inf, -np.inf]]))
+    np.testing.assert_array_equal(stream.result(), [-np.inf, -np.inf])
+    stream.update(np.array([[-3.0, -np.inf]]))
+    np.testing.assert_allclose(stream.result(), [-3 - np.log(2), -np.inf])
+
+
+def test_nested_bounds_are_those_of_the_first_samples():
+    log_weight = np.random.default_rng(1).normal(-90, 5, (230, 3))
+    counts = nested_counts(230)
+    assert counts == (1, 10, 100, 230)
+    assert nested_counts(100) == (1, 10, 100)
+    assert nested_counts(1) == (1,)
+    pieces = np.split(log_weight, [5, 60, 100, 101])
+    bounds = nested_bounds(pieces, counts)
+    assert sorted(bounds) == list(counts)
+    for k, bound in bounds.items():
+        np.testing.assert_allclose(bound, log_mean_exp(log_weight[:k]), rtol=1e-12)
+
+
+def test_bits_per_dimension_of_a_uniform_byte_are_eight():
+    assert bits_per_dim(12 * np.log(256), (2, 2, 3)) == pytest.approx(8.0)

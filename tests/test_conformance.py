@@ -1,0 +1,228 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What every layer of the package must do, in one table."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import tensorflow as tf
+
+from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
+from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
+from matnet_tf.likelihoods import Bernoulli
+from matnet_tf.model import MatNet
+from matnet_tf.network import BottomUpNetwork, Guide, TopDownNetwork
+from matnet_tf.updates import GRUUpdate, ResidualUpdate
+
+CONFIG = ModelConfig((5, 3, 2), (Stage(1, 4, 2, 1), Stage((3, 2), 3, 2, 1)), 2, 4, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A layer, the shapes of its inputs without the batch, and all that its weights serve."""
+
+    make: Callable[..., keras.layers.Layer]
+    shapes: tuple[tuple[int, ...], ...]
+    every_output: Callable[..., Any] = lambda layer, *inputs: layer(*inputs)
+    in_functional_model: bool = True
+
+
+def with_prior(layer, h_td, z):
+    return layer(h_td, z), layer.prior_parameters(h_td)
+
+
+def with_posteriors(guide, x):
+    """The view of a guide, and every posterior along its merge chain."""
+    view, outputs = guide.watch(x), []
+    h_merge = guide.start(view.top[:, : CONFIG.top_latents])
+    for i, module in enumerate(guide.modules):
+        h_merge = guide.joins[i](h_merge) if i in guide.joins else h_merge
+        parameters, h_merge = module.merge(view.projections[i], 0.5 * h_merge, h_merge)
+        outputs.append(parameters)
+    return view, outputs
+
+
+IMAGE, DENSE = (5, 3, 4), (4,)
+CASES = {
+    "residual, dense": Case(lambda **k: ResidualUpdate(4, True, **k), (DENSE, (3,))),
+    "residual, conv": Case(
+        lambda **k: ResidualUpdate(4, False, normalization="layer", **k), (IMAGE, (5, 3, 2))
+    ),
+    "gru, dense": Case(lambda **k: GRUUpdate(4, True, normalization="layer", **k), (DENSE, (3,))),
+    "gru, conv": Case(lambda **k: GRUUpdate(4, False, kernel_size=5, **k), (IMAGE, (5, 3, 2))),
+    "bottom-up": Case(lambda **k: BottomUpModule(4, False, update="gru", **k), (IMAGE,)),
+    "top-down, dense": Case(lambda **k: TopDownModule(4, True, 3, **k), (DENSE, (3,)), with_prior),
+    "top-down, conv": Case(
+        lambda **k: TopDownModule(4, False, 2, update="gru", activation="elu", **k),
+        (IMAGE, (5, 3, 2)),
+        with_prior,
+    ),
+    "top-down, standard": Case(
+        lambda **k: TopDownModule(4, True, 3, prior="standard", carry=False, **k), (DENSE, (3,))
+    ),
+    "merge, dense": Case(lambda **k: MergeModule(4, True, 3, **k), (DENSE,) * 3),
+    "merge, conv": Case(
+        lambda **k: MergeModule(4, False, 3, update="gru", normalization="layer", **k), (IMAGE,) * 3
+    ),
+    "merge, ladder": Case(lambda **k: MergeModule(4, True, 3, carry=False, **k), (DENSE,) * 3),
+    "top": Case(lambda **k: TopModule(5, (3, 2, 4), **k), ((6,),)),
+    "final bottom-up": Case(lambda **k: FinalBottomUpModule(5, 3, "tanh", **k), (IMAGE,)),
+    "resample, down": Case(lambda **k: Resample((5, 3), (2, 1), 4, 6, **k), (IMAGE,)),
+    "resample, up": Case(lambda **k: Resample((5, 3), (9, 6), 4, 2, **k), (IMAGE,)),
+    "resample, dense": Case(lambda **k: Resample((5, 3), (1, 1), 4, 6, **k), (IMAGE,)),
+    "bernoulli, dense": Case(lambda **k: Bernoulli((5, 3, 2), True, **k), (DENSE,)),
+    "bernoulli, conv": Case(lambda **k: Bernoulli((5, 3, 2), False, **k), (IMAGE,)),
+    "bottom-up network": Case(lambda **k: BottomUpNetwork(CONFIG, **k), ((5, 3, 2),)),
+    # Keras's functional models do not keep the View that a guide gives.
+    "guide": Case(
+        lambda **k: Guide(CONFIG, channels=3, **k),
+        ((5, 3, 3),),
+        with_posteriors,
+        in_functional_model=False,
+    ),
+    "mean reconstruction": Case(lambda **k: MatNet(CONFIG, seed=3, **k), ((5, 3, 2),)),
+}
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def inputs_of(case, rows=2):
+    rng = np.random.default_rng(0)
+    return [tf.constant(rng.random((rows, *s)), tf.float32) for s in case.shapes]
+
+
+def new(case):
+    layer = case.make(name="original")
+    layer(*inputs_of(case))
+    return npm.randomize(layer)
+
+
+made = functools.cache(new)
+
+
+def equal(a, b, **tolerance):
+    a, b = tf.nest.flatten(a), tf.nest.flatten(b)
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+@every_case
+def test_a_config_makes_the_same_layer(case):
+    layer, inputs = made(case), inputs_of(case)
+    config = layer.get_config()
+    copy = type(layer).from_config(config)
+    copy(*inputs)
+    copy.set_weights(layer.get_weights())
+    assert copy.name == "original"
+    assert copy.get_config() == config
+    equal(case.every_output(layer, *inputs), case.every_output(copy, *inputs), rtol=0, atol=0)
+
+
+@every_case
+def test_a_symbolic_call_gives_the_shapes_of_an_eager_one(case):
+    layer = made(case)
+    symbolic = layer(*[keras.Input(shape) for shape in case.shapes])
+    eager = layer(*inputs_of(case))
+    shapes = [(None, *x.shape[1:]) for x in tf.nest.flatten(eager)]
+    assert [tuple(x.shape) for x in keras.tree.flatten(symbolic)] == shapes
+
+
+@every_case
+def test_a_graph_of_any_batch_equals_eager(case):
+    layer, inputs = made(case), inputs_of(case)
+    signature = [tf.TensorSpec((None, *shape)) for shape in case.shapes]
+    graph = tf.function(lambda *x: case.every_output(layer, *x), input_signature=signature)
+    equal(graph(*inputs), case.every_output(layer, *inputs), rtol=1e-4, atol=1e-5)
+
+
+def reached(gradients, variables):
+    for gradient, variable in zip(gradients, variables, strict=True):
+        assert gradient is not None, f"no gradient reaches {variable.path}"
+        assert np.isfinite(gradient).all() and np.any(gradient), variable.path
+
+
+@every_case
+def test_the_gradient_reaches_every_weight(case):
+    layer, inputs = made(case), inputs_of(case)
+    if isinstance(layer, MatNet):
+        pytest.skip("its reconstruction needs no priors; the bound's test below has them")
+    rng = np.random.default_rng(1)
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(case.every_output(layer, *inputs))
+        total = sum(tf.reduce_sum(x * rng.normal(size=x.shape)) for x in outputs)
+    variables = layer.trainable_variables
+    assert variables
+    reached(tape.gradient(total, variables), variables)
+
+
+@pytest.mark.parametrize("update", ["residual", "gru"])
+def test_the_gradient_of_the_bound_reaches_every_weight_of_a_model(update):
+    model = npm.randomize(MatNet(dataclasses.replace(CONFIG, update=update)))
+    x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3, 2)), tf.float32)
+    with tf.GradientTape() as tape:
+        bound, _ = model.bound_and_trace(x, tf.constant([0, 1]))
+        total = tf.reduce_sum(bound.elbo)
+    reached(tape.gradient(total, model.trainable_variables), model.trainable_variables)
+
+
+@pytest.fixture
+def bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@every_case
+def test_mixed_bfloat16_computes_in_it_and_keeps_float32_weights(case, bfloat16):
+    layer = new(case)
+    outputs = tf.nest.flatten(case.every_output(layer, *inputs_of(case)))
+    # Pixels' means come from a distribution, and every distribution is float32.
+    expected = tf.float32 if isinstance(layer, MatNet) else tf.bfloat16
+    assert {x.dtype for x in outputs} == {expected}
+    assert all(np.isfinite(tf.cast(x, tf.float32)).all() for x in outputs)
+    assert {v.dtype for v in layer.trainable_variables} == {"float32"}
+
+
+def test_a_bound_in_mixed_bfloat16_is_float32_and_near_the_exact_one(bfloat16):
+    model = npm.randomize(MatNet(CONFIG), scale=0.2)
+    x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3, 2)), tf.float32)
+    bound, trace = model.bound_and_trace(x, tf.constant([0, 1]))
+    assert {part.dtype for part in tf.nest.flatten(bound)} == {tf.float32}
+    walk = npm.Walk(model, x.numpy(), trace.z)
+    expected = npm.bernoulli_log_prob(x.numpy(), walk.logits)
+    np.testing.assert_allclose(bound.log_likelihood, expected, rtol=0.02)
+
+
+@every_case
+def test_a_saved_model_with_the_layer_loads_equal(case, tmp_path):
+    if not case.in_functional_model:
+        pytest.skip("its output is no plain tensor or tuple")
+    layer, inputs = made(case), inputs_of(case)
+    ends = [keras.Input(shape) for shape in case.shapes]
+    model = keras.Model(ends, layer(*ends))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    argument = inputs if len(inputs) > 1 else inputs[0]
+    equal(loaded(argument), layer(*inputs), rtol=1e-6)
+
+
+@every_case
+def test_every_weight_has_a_path_of_its_own(case):
+    paths = [v.path for v in made(case).weights]
+    assert len(set(paths)) == len(paths) > 0
+
+
+def test_the_top_down_network_comes_back_from_its_config():
+    network = TopDownNetwork(CONFIG, name="top_down")
+    copy = TopDownNetwork.from_config(network.get_config())
+    for each in (network, copy):
+        each.build((None, CONFIG.top_latents))
+    assert copy.config == CONFIG
+    assert [v.path for v in copy.weights] == [v.path for v in network.weights]

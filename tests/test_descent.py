@@ -1,0 +1,219 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The walk down the network against a NumPy walk with the same latents and weights."""
+
+import functools
+
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import tensorflow as tf
+
+from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.model import MatNet
+
+SEED = tf.constant([0, 3])
+CONFIGS = {
+    "dense": {"stages": (Stage(1, 6, 2, 1), Stage(1, 5, 3, 2))},
+    "convolutional": {"stages": (Stage(3, 4, 2, 1), Stage(5, 3, 1, 2))},
+    "dense and convolutional": {"stages": (Stage(1, 6, 2, 2), Stage(3, 4, 2, 1))},
+    "tanh": {"stages": (Stage(1, 6, 2, 1), Stage(5, 4, 2, 1)), "activation": "tanh"},
+    "standard prior": {"stages": (Stage(1, 6, 2, 1), Stage(5, 4, 2, 1)), "prior": "standard"},
+    "shared": {"stages": (Stage(1, 6, 2, 2), Stage(5, 4, 2, 2)), "shared": True},
+    "ladder": {
+        "stages": (Stage(1, 6, 2, 1), Stage(5, 4, 2, 2)),
+        "merge_state": False,
+        "deterministic_paths": False,
+    },
+}
+
+
+@functools.cache
+def made(name="dense and convolutional", **changes) -> MatNet:
+    """A model with random weights, made once for all tests, which must leave it as it is."""
+    settings = {"image_shape": (5, 5, 2), "top_latents": 3, "top_units": 4, "image_filters": 3}
+    model = MatNet(ModelConfig(**settings | CONFIGS[name] | changes))
+    return npm.randomize(model)
+
+
+def drawn(model, number, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(number, *s)).astype(np.float32) for s in model.latent_shapes]
+
+
+def images(model, number=2):
+    shape = (number, *model.config.image_shape)
+    return tf.constant(np.random.default_rng(0).integers(0, 2, shape), tf.float32)
+
+
+def inferred(model, x, rows=None, **arguments):
+    return model.walk(model.guide.watch(x), rows or x.shape[0], SEED, **arguments)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_distribution_and_the_image_are_the_numpy_walks(name):
+    model = made(name)
+    x, latents = images(model), drawn(model, 2)
+    trace = inferred(model, x, latents=latents)
+    walk = npm.Walk(model, x.numpy(), latents)
+    assert len(trace.levels) == len(walk.priors) == model.config.num_levels
+    for level, p, q in zip(trace.levels, walk.priors, walk.posteriors, strict=True):
+        for ours, (mean, log_var) in ((level.prior, p), (level.posterior, q)):
+            shape = level.z.shape
+            mean, deviation = np.broadcast_to(mean, shape), np.exp(log_var / 2)
+            actual = tf.broadcast_to(ours.mean(), shape), tf.broadcast_to(ours.stddev(), shape)
+            np.testing.assert_allclose(actual[0], mean, rtol=2e-4, atol=2e-5)
+            np.testing.assert_allclose(actual[1], deviation, rtol=2e-4)
+        kl = npm.sum_per_image(npm.kl_per_unit(q, p))
+        np.testing.assert_allclose(level.kl(), kl, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model.likelihood(trace.h_td), walk.logits, rtol=1e-3, atol=1e-4)
+
+
+def test_the_bound_is_the_numpy_walks_at_the_same_latents():
+    model = made()
+    x = images(model)
+    bound, trace = model.bound_and_trace(x, SEED)
+    walk = npm.Walk(model, x.numpy(), trace.z)
+    log_likelihood = npm.bernoulli_log_prob(x.numpy(), walk.logits)
+    kl = [
+        npm.sum_per_image(npm.kl_per_unit(q, p))
+        for q, p in zip(walk.posteriors, walk.priors, strict=True)
+    ]
+    np.testing.assert_allclose(bound.log_likelihood, log_likelihood, rtol=1e-4)
+    np.testing.assert_allclose(bound.elbo, log_likelihood - sum(kl), rtol=1e-4)
+    for name, expected in zip(model.config.level_names, kl, strict=True):
+        np.testing.assert_allclose(bound.kl[name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_of_an_image_are_rows_sample_first_and_bottom_up_runs_once():
+    model = made(update="gru")
+    x, samples = images(model, 3), 4
+    latents = drawn(model, samples * 3)
+    together = inferred(model, x, samples * 3, latents=latents)
+    each = inferred(model, tf.tile(x, [samples, 1, 1, 1]), latents=latents)
+    for a, b in zip(together.levels, each.levels, strict=True):
+        np.testing.assert_allclose(a.posterior.mean(), b.posterior.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together.h_td, each.h_td, rtol=1e-4, atol=1e-5)
+    assert together.h_td.shape[0] == samples * 3
+    assert model.guide.watch(x).top.shape[0] == 3
+
+
+@pytest.mark.parametrize("num_inferred", [0, 1, 2, 4])
+def test_levels_below_the_inferred_ones_come_from_the_prior(num_inferred):
+    model = made()
+    x = images(model)
+    trace, all_of_it = inferred(model, x, num_inferred=num_inferred), inferred(model, x)
+    for i, (level, whole) in enumerate(zip(trace.levels, all_of_it.levels, strict=True)):
+        assert (level.posterior is not None) == (i < num_inferred)
+        if i < num_inferred:
+            np.testing.assert_array_equal(level.z, whole.z)
+        elif i == num_inferred:
+            # The same seed and hence noise, but on the prior's mean and scale.
+            noise = (whole.z - whole.posterior.mean()) / whole.posterior.stddev()
+            expected = level.prior.mean() + level.prior.stddev() * noise
+            np.testing.assert_allclose(level.z, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_inferred", [0, 2, 4])
+def test_a_number_of_inferred_levels_may_be_a_tensor(num_inferred):
+    model = made()
+    x = images(model)
+    plain = inferred(model, x, num_inferred=num_inferred)
+    tensor = inferred(model, x, num_inferred=tf.constant(num_inferred))
+    for a, b in zip(plain.z, tensor.z, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_given_latents_are_taken_and_none_is_drawn():
+    model = made()
+    latents = drawn(model, 2)
+    latents[1] = None
+    trace = model.walk(None, 2, SEED, latents=latents[:3])
+    np.testing.assert_array_equal(trace.z[0], latents[0])
+    np.testing.assert_array_equal(trace.z[2], latents[2])
+    assert np.abs(trace.z[1]).max() > 0
+
+
+def test_temperature_may_differ_per_level():
+    model = made()
+    trace = model.walk(None, 2, SEED, temperature=[0.0, 1.0, 0.0, 2.0])
+    usual = model.walk(None, 2, SEED, latents=[trace.z[0]], temperature=1.0)
+    np.testing.assert_array_equal(trace.z[0], np.zeros((2, 3)))
+    np.testing.assert_array_equal(trace.z[1], usual.z[1])
+    np.testing.assert_array_equal(trace.z[2], trace.levels[2].prior.mean())
+    spread = (trace.z[3] - trace.levels[3].prior.mean()) / trace.levels[3].prior.stddev()
+    warm = model.walk(None, 2, SEED, latents=trace.z[:3])
+    usual = (warm.z[3] - warm.levels[3].prior.mean()) / warm.levels[3].prior.stddev()
+    np.testing.assert_allclose(spread, 2 * usual, rtol=1e-4, atol=1e-5)
+
+
+def test_levels_draw_different_noise():
+    levels = made("dense").walk(None, 500, SEED).levels
+    noise = [((v.z - v.prior.mean()) / v.prior.stddev()).numpy()[:, 0] for v in levels]
+    correlations = np.corrcoef(noise) - np.eye(len(levels))
+    assert np.abs(correlations).max() < 0.2
+
+
+def changed(model, level, **settings):
+    """Walks with the same latents but one level's."""
+    x, latents = images(model), drawn(model, 2)
+    other = list(latents)
+    other[level] = latents[level] + 1
+    return [inferred(model, x, latents=z, **settings) for z in (latents, other)]
+
+
+def same(a, b):
+    return np.array_equal(a, b)
+
+
+def test_without_top_down_carry_a_level_speaks_to_the_next_alone():
+    first, second = changed(made("ladder"), 1)
+    assert not same(first.levels[2].prior.mean(), second.levels[2].prior.mean())
+    assert same(first.levels[3].prior.mean(), second.levels[3].prior.mean())
+    assert same(first.h_td, second.h_td)
+    first, second = changed(made("ladder"), 3)
+    assert not same(first.h_td, second.h_td)
+
+
+def test_without_a_merge_state_the_past_reaches_a_posterior_through_h_td_alone():
+    # z_1 changes the top-down state that level 2 sees, and no more than that: level 3's is equal.
+    first, second = changed(made("ladder"), 1)
+    assert not same(first.levels[2].posterior.mean(), second.levels[2].posterior.mean())
+    assert same(first.levels[3].posterior.mean(), second.levels[3].posterior.mean())
+    # With a merge state the same change is carried further.
+    first, second = changed(made("ladder", merge_state=True), 1)
+    assert not same(first.levels[3].posterior.mean(), second.levels[3].posterior.mean())
+
+
+def test_a_whole_matnet_carries_every_latent_to_the_end():
+    for level in range(4):
+        first, second = changed(made(), level)
+        assert not same(first.h_td, second.h_td)
+        for later in range(level + 1, 4):
+            a, b = first.levels[later], second.levels[later]
+            assert not same(a.prior.mean(), b.prior.mean())
+            assert not same(a.posterior.mean(), b.posterior.mean())
+
+
+def test_a_posterior_reads_the_image_and_a_prior_does_not():
+    model = made()
+    latents, x = drawn(model, 2), images(model)
+    first, second = (inferred(model, image, latents=latents) for image in (x, 1 - x))
+    for a, b in zip(first.levels, second.levels, strict=True):
+        assert same(a.prior.mean(), b.prior.mean())
+        assert not same(a.posterior.mean(), b.posterior.mean())
+
+
+@pytest.mark.parametrize("name", ["dense", "convolutional"])
+def test_wild_latents_give_finite_bounds_and_gradients(name):
+    model = made(name)
+    latents = [1e6 * z for z in drawn(model, 2)]
+    with tf.GradientTape() as tape:
+        trace = inferred(model, images(model), latents=latents)
+        p_x = model.likelihood.distribution(model.likelihood(trace.h_td))
+        parts = [p_x.log_prob(images(model)), *(level.kl() for level in trace.levels)]
+        parts += [level.log_weight() for level in trace.levels]
+        total = tf.add_n(parts)
+    gradients = tape.gradient(total, model.trainable_variables)
+    for value in (*parts, *gradients):
+        assert np.isfinite(value).all()

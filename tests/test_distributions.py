@@ -1,0 +1,93 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Latent distributions against SciPy."""
+
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import scipy.integrate
+import scipy.stats
+import tensorflow as tf
+
+from matnet_tf.distributions import diagonal_normal, kl_per_unit, tempered
+
+RNG = np.random.default_rng(0)
+SHAPES = [(3, 6), (3, 2, 4, 6)]
+
+
+def draw(*shape, scale=2.0):
+    return RNG.normal(0, scale, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parameters_become_a_normal_whose_density_is_scipys(shape):
+    parameters, z = draw(*shape), draw(*shape[:-1], 3)
+    q = diagonal_normal(parameters, 0.5, 4.0)
+    mean, log_var = 0.5 * parameters[..., :3], 0.5 * parameters[..., 3:]
+    deviation = np.exp(4 * np.tanh(log_var / 4) / 2)
+    expected = scipy.stats.norm.logpdf(z, mean, deviation).reshape(3, -1).sum(1)
+    assert q.batch_shape == (3,)
+    assert q.event_shape == (*shape[1:-1], 3)
+    np.testing.assert_allclose(q.log_prob(z), expected, rtol=1e-5)
+
+
+def test_small_log_variances_pass_the_bound_as_they_are():
+    q = diagonal_normal(tf.constant([[0.0, 0.01]]))
+    np.testing.assert_allclose(q.distribution.scale, [[np.exp(0.005)]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_kl_is_the_closed_form(shape):
+    a, b = draw(*shape), draw(*shape)
+    units = kl_per_unit(diagonal_normal(a), diagonal_normal(b))
+    expected = npm.kl_per_unit(npm.gaussian(a), npm.gaussian(b))
+    assert units.shape == (*shape[:-1], 3)
+    np.testing.assert_allclose(units, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_kl_is_the_integral():
+    q, p = diagonal_normal([[0.3, -0.7]]), diagonal_normal([[-0.5, 0.4]])
+    a = scipy.stats.norm(0.3, float(q.distribution.scale[0, 0]))
+    b = scipy.stats.norm(-0.5, float(p.distribution.scale[0, 0]))
+    integral, _ = scipy.integrate.quad(lambda z: a.pdf(z) * (a.logpdf(z) - b.logpdf(z)), -9, 9)
+    np.testing.assert_allclose(kl_per_unit(q, p)[0, 0], integral, rtol=1e-5)
+
+
+def test_no_finite_parameter_gives_a_number_that_is_not():
+    corners = np.array([[m, v] for m in (-1e30, 0, 1e30) for v in (-1e30, 0, 1e30)], np.float32)
+    a, b = np.repeat(corners, 9, 0), np.tile(corners, (9, 1))
+    a, b = tf.Variable(a), tf.Variable(b)
+    with tf.GradientTape() as tape:
+        q, p = diagonal_normal(a), diagonal_normal(b)
+        z = q.sample(seed=[0, 1])
+        squared = tf.square(kl_per_unit(q, p))
+        log_weight = p.log_prob(z) - q.log_prob(z)
+        total = tf.reduce_sum(squared) * 1e-6 + tf.reduce_sum(log_weight)
+    values = [q.distribution.scale, z, squared, log_weight, *tape.gradient(total, [a, b])]
+    for value in values:
+        assert np.isfinite(value).all()
+    assert (q.distribution.scale.numpy() > 0.01).all()
+
+
+def test_a_distribution_is_float32_whatever_the_parameters():
+    q = diagonal_normal(tf.zeros([2, 4], tf.bfloat16), tf.constant(0.2))
+    assert q.dtype == tf.float32
+    assert q.distribution.scale.dtype == tf.float32
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
+def test_temperature_multiplies_the_scale_and_nothing_else(temperature):
+    p = diagonal_normal(draw(3, 6))
+    warmed = tempered(p, temperature)
+    np.testing.assert_array_equal(warmed.distribution.loc, p.distribution.loc)
+    np.testing.assert_allclose(warmed.stddev(), temperature * p.stddev(), rtol=1e-6)
+    assert warmed.event_shape == p.event_shape
+
+
+def test_samples_have_the_mean_and_scale_of_the_parameters():
+    parameters = tf.tile([[1.5, -3.0, -1.0, 2.0]], [20000, 1])
+    z = diagonal_normal(parameters).sample(seed=[1, 2]).numpy()
+    mean, log_var = npm.gaussian(parameters[0].numpy())
+    deviation = np.exp(log_var / 2)
+    assert (np.abs(z.mean(0) - mean) < 5 * deviation / np.sqrt(20000)).all()
+    np.testing.assert_allclose(z.std(0), deviation, rtol=0.03)

@@ -1,0 +1,357 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`MatNet` as its users meet it: building, fitting, saving, inferring and sampling."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import tensorflow as tf
+
+from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.optimization import Adam
+
+CONFIG = ModelConfig((4, 3, 1), (Stage(1, 5, 2, 1), Stage((2, 2), 3, 2, 1)), 2, 4, 3)
+
+
+def images(number=4, shape=CONFIG.image_shape):
+    return np.random.default_rng(0).integers(0, 2, (number, *shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model() -> MatNet:
+    """A model with random biases too. Tests must not train it."""
+    return npm.randomize(MatNet(CONFIG))
+
+
+@pytest.fixture
+def eagerly():
+    """No tracing, where the graph is not the point."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def dataset(elements, batch=2):
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensor_slices(elements).batch(batch).with_options(options)
+
+
+def equal(a, b):
+    a, b = list(a), list(b)
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+# Building.
+
+
+def test_a_model_has_all_its_weights_when_it_is_made():
+    fresh = MatNet(CONFIG)
+    assert fresh.built and len(fresh.trainable_variables) > 30
+    before = len(fresh.weights)
+    fresh.bound_and_trace(tf.constant(images()), tf.constant([0, 0]))
+    fresh(images())
+    assert len(fresh.weights) == before
+
+
+def test_weights_are_a_function_of_the_seed_and_not_of_global_state():
+    keras.utils.set_random_seed(1)
+    first = MatNet(CONFIG, seed=7).get_weights()
+    keras.utils.set_random_seed(2)
+    equal(first, MatNet(CONFIG, seed=7).get_weights())
+    other = MatNet(CONFIG, seed=8).get_weights()
+    differ = [not np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1]
+    assert all(differ) and len(differ) > 10
+
+
+def test_kernels_of_equal_shape_start_different():
+    kernels = [v.numpy() for v in MatNet(CONFIG).trainable_variables if len(v.shape) > 1]
+    assert len({k.tobytes() for k in kernels}) == len(kernels)
+
+
+def test_variable_paths_are_the_same_in_every_model():
+    paths = [[v.path for v in MatNet(CONFIG).weights] for _ in range(2)]
+    assert paths[0] == paths[1]
+    assert len(set(paths[0])) == len(paths[0])
+
+
+def test_the_default_config_is_the_papers_model_for_mnist():
+    assert MatNet().config == ModelConfig()
+    with pytest.raises(ValueError, match="takes a ModelConfig; got int"):
+        MatNet(3)
+
+
+def test_summary_names_the_parts(capsys):
+    MatNet(CONFIG).summary()
+    text = capsys.readouterr().out
+    for part in ("guide", "top_down", "likelihood", "Total params"):
+        assert part in text
+
+
+# Fitting and saving.
+
+FORMS = {
+    "images": lambda x: dataset(x),
+    "pairs": lambda x: dataset((x, np.arange(len(x)))),
+    "dictionaries": lambda x: dataset({"image": x, "label": np.arange(len(x))}),
+    "an array": lambda x: x,
+}
+
+
+def fitted(data, **arguments):
+    fresh = MatNet(CONFIG)
+    fresh.compile(optimizer=Adam(0.01), run_eagerly=True)
+    fresh.fit(
+        data,
+        epochs=1,
+        batch_size=arguments.pop("batch_size", None),
+        verbose=0,
+        shuffle=False,
+        **arguments,
+    )
+    return fresh
+
+
+@pytest.fixture(scope="module")
+def trained() -> MatNet:
+    """Trained on the images alone."""
+    return fitted(FORMS["images"](images()))
+
+
+@pytest.mark.parametrize("form", ["pairs", "dictionaries", "an array"])
+def test_fit_takes_images_in_every_form(form, trained):
+    size = {"batch_size": 2} if form == "an array" else {}
+    other = fitted(FORMS[form](images()), **size)
+    equal(other.get_weights(), trained.get_weights())
+    assert int(other.step.numpy()) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluate_and_predict_take_images_in_every_form(form, trained):
+    result = trained.evaluate(FORMS[form](images()), batch_size=None, verbose=0, return_dict=True)
+    assert result["elbo"] == pytest.approx(
+        result["log_likelihood"] - sum(result[f"kl/{n}"] for n in CONFIG.level_names), rel=1e-4
+    )
+    means = trained.predict(FORMS[form](images()), batch_size=None, verbose=0)
+    assert means.shape == images().shape
+    assert (means > 0).all() and (means < 1).all()
+
+
+def test_validation_data_is_evaluated_as_it_is_by_hand():
+    data = FORMS["dictionaries"](images())
+    fresh = MatNet(CONFIG)
+    fresh.compile(optimizer=Adam(0.01), run_eagerly=True)
+    history = fresh.fit(data, validation_data=data, verbose=0).history
+    result = fresh.evaluate(data, verbose=0, return_dict=True)
+    assert history["val_elbo"][0] == pytest.approx(result["elbo"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_training_raises_the_bound_on_its_images():
+    fresh = MatNet(CONFIG)
+    fresh.compile(optimizer=Adam(0.02))
+    x = np.tile(images(8), (250, 1, 1, 1))
+    before = fresh.evaluate(x, batch_size=1000, verbose=0, return_dict=True)["elbo"]
+    fresh.fit(x, batch_size=8, shuffle=False, verbose=0)
+    after = fresh.evaluate(x, batch_size=1000, verbose=0, return_dict=True)["elbo"]
+    # At the start the twelve pixels are noise; no bound can be above log 1/8 for each image.
+    assert before + 0.8 < after < -np.log(8)
+
+
+def test_a_saved_model_loads_equal_with_its_optimizer_and_settings(trained, tmp_path, eagerly):
+    trained.compile(
+        optimizer=trained.optimizer,
+        clip_norm=5.0,
+        skip_norm=50.0,
+        max_skipped=7,
+        squared_kl=True,
+        run_eagerly=True,
+    )
+    trained.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, MatNet) and loaded.config == CONFIG and loaded.seed == trained.seed
+    settings = (loaded.clip_norm, loaded.skip_norm, loaded.max_skipped, loaded.squared_kl)
+    assert settings == (5.0, 50.0, 7, True)
+    equal(loaded.get_weights(), trained.get_weights())
+    equal(*[[v.numpy() for v in m.optimizer.variables] for m in (loaded, trained)])
+    equal(loaded.elbo(images(), seed=3)[:2], trained.elbo(images(), seed=3)[:2])
+    copies = []
+    for each in (loaded, trained):
+        each.run_eagerly = True
+        weights = each.get_weights()
+        each.train_step(images())
+        copies.append(each.get_weights())
+        each.set_weights(weights)
+    equal(*copies)
+
+
+def test_a_model_that_is_not_compiled_loads_not_compiled(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.compiled
+    equal(loaded.get_weights(), model.get_weights())
+
+
+def test_weights_alone_can_be_saved_and_loaded(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = MatNet(CONFIG, seed=5)
+    other.load_weights(tmp_path / "model.weights.h5")
+    equal(other.get_weights(), model.get_weights())
+
+
+# Sizes and kinds.
+
+D, S = dataclasses.replace, Stage
+SIZES = {
+    "one pixel": ModelConfig((1, 1, 1), (S(1, 3, 1, 1),), 1, 2, 2),
+    "odd": ModelConfig((7, 7, 1), (S(1, 3, 2, 1), S(2, 3, 1, 1), S(4, 3, 1, 1)), 2, 3, 2),
+    "rectangular, 3 channels": ModelConfig((6, 3, 3), (S((3, 2), 3, 2, 1),), 2, 3, 2),
+    "a column, 5 channels": ModelConfig((9, 1, 5), (S((5, 1), 3, 1, 2),), 2, 3, 2),
+    "full size": ModelConfig((3, 4, 1), (S((3, 4), 3, 1, 1),), 2, 3, 2),
+    "two halvings at once": ModelConfig((9, 12, 1), (S(1, 4, 2, 1), S((3, 3), 3, 1, 1)), 2, 3, 2),
+    "dense stages only": ModelConfig((5, 3, 3), (S(1, 3, 1, 1), S(1, 4, 2, 2)), 2, 3, 2),
+    "equal stages": ModelConfig((4, 4, 1), (S(2, 3, 1, 1), S(2, 4, 1, 1)), 2, 3, 2),
+    "shared": D(CONFIG, shared=True, stages=(S(1, 3, 1, 3), S(2, 3, 1, 2))),
+    "gru": D(CONFIG, update="gru", activation="tanh"),
+    "layer normalization": D(CONFIG, normalization="layer"),
+    "gru, layer normalization, shared": D(CONFIG, update="gru", normalization="layer", shared=True),
+    "standard prior": D(CONFIG, prior="standard"),
+    "ladder": D(CONFIG, deterministic_paths=False, merge_state=False),
+    "ladder, gru": D(CONFIG, deterministic_paths=False, merge_state=False, update="gru"),
+    "5 x 5 kernels, gelu": D(CONFIG, kernel_size=5, activation="gelu"),
+    "4 x 4 kernels, silu": D(CONFIG, kernel_size=4, activation="silu"),
+}
+
+
+@pytest.mark.parametrize("config", SIZES.values(), ids=SIZES)
+def test_models_of_every_size_and_kind_train_and_sample(config):
+    fresh = MatNet(config)
+    fresh.compile(optimizer="sgd", run_eagerly=True)
+    x = images(2, config.image_shape)
+    before = [v.numpy() for v in fresh.trainable_variables]
+    metrics = fresh.train_step(x)
+    assert np.isfinite(metrics["elbo"])
+    assert int(fresh.skipped.numpy()) == 0
+    after = [v.numpy() for v in fresh.trainable_variables]
+    kernels = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True) if a.ndim > 1]
+    assert all(kernels)
+    trace = fresh.walk(None, 3, tf.constant([0, 1]))
+    assert fresh.likelihood(trace.h_td).shape == (3, *config.image_shape)
+    assert [tuple(z.shape[1:]) for z in trace.z] == list(fresh.latent_shapes)
+
+
+# Bounds, inference and generation.
+
+
+def test_the_elbo_is_the_log_likelihood_minus_the_kl(model, eagerly):
+    bound = model.elbo(images(), seed=1)
+    assert list(bound.kl) == list(CONFIG.level_names)
+    np.testing.assert_allclose(bound.elbo, bound.log_likelihood - sum(bound.kl.values()), rtol=1e-5)
+    assert all(part.shape == (4,) for part in tf.nest.flatten(bound))
+    assert all((kl.numpy() >= 0).all() for kl in bound.kl.values())
+
+
+def test_the_same_seed_gives_the_same_draw(model, eagerly):
+    equal(model.elbo(images(), seed=1)[:2], model.elbo(images(), seed=1)[:2])
+    assert not np.array_equal(model.elbo(images(), 1).elbo, model.elbo(images(), 2).elbo)
+    equal([model.sample(3, seed=1)], [model.sample(3, seed=1)])
+    assert not np.array_equal(model.sample(3, seed=1), model.sample(3, seed=2))
+
+
+def test_large_and_negative_seeds_are_their_own():
+    seeds = {tuple(seed_tensor(s).numpy()) for s in (0, 1, 2**31, 2**32, 2**40, -1)}
+    assert len(seeds) == 6
+
+
+@pytest.mark.slow
+def test_graphs_equal_eager_computation(model):
+    x = images()
+    calls = {
+        "elbo": lambda: model.elbo(x).elbo,
+        "sample": lambda: model.sample(3, temperature=0.7),
+        "reconstruct": lambda: model.reconstruct(x, num_inferred=2),
+        "log_likelihood": lambda: model.log_likelihood(x, num_samples=3),
+    }
+    graphs = {name: np.array(call()) for name, call in calls.items()}
+    tf.config.run_functions_eagerly(True)
+    try:
+        for name, call in calls.items():
+            np.testing.assert_allclose(graphs[name], call(), rtol=1e-3, atol=1e-5, err_msg=name)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_a_sample_is_a_mean_or_binary(model, eagerly):
+    means, pixels = model.sample(5), model.sample(5, binary=True)
+    assert means.shape == pixels.shape == (5, 4, 3, 1)
+    assert set(np.unique(pixels)) == {0.0, 1.0}
+    assert means.numpy().min() > 0 and means.numpy().max() < 1
+
+
+def test_binary_pixels_have_the_means_of_their_sample(model, eagerly):
+    latents = [np.tile(z[:1], [2000] + [1] * (z.ndim - 1)) for z in model.infer(images(1)).z]
+    means = model.sample(1, latents=[z[:1] for z in latents])[0].numpy()
+    pixels = model.sample(2000, latents=latents, binary=True).numpy().mean(0)
+    np.testing.assert_array_less(np.abs(pixels - means), 5 * np.sqrt(0.25 / 2000))
+
+
+def test_a_reconstruction_of_no_level_is_a_sample(model, eagerly):
+    equal([model.reconstruct(images(), num_inferred=0, seed=5)], [model.sample(4, seed=5)])
+
+
+def test_a_reconstruction_of_all_levels_is_the_image_of_the_posteriors_draw(model, eagerly):
+    trace = model.infer(images(), seed=5)
+    decoded = model.decode(trace.z)
+    for num_inferred in (None, CONFIG.num_levels):
+        again = model.reconstruct(images(), num_inferred=num_inferred, seed=5)
+        np.testing.assert_allclose(again, decoded, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model(images()), model.decode(model.infer(images(), seed=model.seed).z), rtol=1e-5
+    )
+
+
+def test_temperature_zero_leaves_no_noise(model, eagerly):
+    frozen = [model.sample(2, temperature=0.0, seed=seed).numpy() for seed in (1, 2)]
+    np.testing.assert_array_equal(*frozen)
+    np.testing.assert_array_equal(frozen[0][0], frozen[0][1])
+
+
+def test_temperature_may_be_given_per_level(model, eagerly):
+    ones, top = [1.0] * 3, [0.0, 1.0, 1.0]
+    equal([model.sample(2, temperature=ones)], [model.sample(2)])
+    z = np.zeros((2, 2), np.float32)
+    equal([model.sample(2, temperature=top, seed=3)], [model.sample(2, latents=[z], seed=3)])
+
+
+def test_given_latents_are_used_and_the_rest_is_drawn(model, eagerly):
+    z = model.infer(images(), seed=2).z
+    equal([model.sample(4, latents=z, seed=1)], [model.sample(4, latents=z, seed=2)])
+    first, second = (model.sample(4, latents=z[:2], seed=s).numpy() for s in (1, 2))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, model.sample(4, latents=[z[0] + 1, z[1]], seed=1))
+
+
+def test_infer_gives_every_level_sample_first(model):
+    trace = model.infer(images(3), num_samples=5)
+    assert [level.name for level in trace.levels] == list(CONFIG.level_names)
+    assert [z.shape for z in trace.z] == [(15, 2), (15, 2), (15, 2, 2, 2)]
+    means = trace.levels[0].posterior.mean().numpy().reshape(5, 3, 2)
+    np.testing.assert_array_equal(means, np.broadcast_to(means[:1], means.shape))
+    assert len(np.unique(trace.z[0].numpy()[:, 0])) == 15
+
+
+def test_log_likelihood_is_above_the_elbo_and_repeats(model, eagerly):
+    x = images()
+    elbo = model.elbo(np.tile(x, (200, 1, 1, 1))).elbo.numpy().reshape(200, 4).mean(0)
+    bound = model.log_likelihood(x, num_samples=300)
+    assert bound.dtype == np.float64 and (bound > elbo).all()
+    equal([bound], [model.log_likelihood(x, num_samples=300)])
+    by_chunk = model.log_likelihood(x, num_samples=300, chunk=4 * 75)
+    np.testing.assert_allclose(by_chunk, bound, atol=0.5)
+    assert [len(p) for p in model.log_weights(x, 5, chunk=8)] == [2, 2, 1]
