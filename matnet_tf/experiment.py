@@ -1,0 +1,295 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a work directory is: its config, its model, its checkpoints, its metrics.
+
+config.json      the resolved experiment, package version and commit, written first
+metrics.csv      one row per checkpoint
+checkpoints/     newest last; a corrupt one is passed over for the one before
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.model import MatNet
+from matnet_tf.optimization import Adam
+from matnet_tf.serialization import differences, from_dict, to_dict
+from matnet_tf.version import __version__
+
+__all__ = [
+    "Checkpoints",
+    "Loaded",
+    "averaged_weights",
+    "build_model",
+    "commit",
+    "create",
+    "load",
+    "metrics_rows",
+    "read",
+    "write_atomically",
+    "write_metrics",
+]
+
+FORMAT_VERSION = 1
+
+
+class Loaded(NamedTuple):
+    """A model out of a work directory."""
+
+    experiment: Experiment
+    model: MatNet
+    step: int
+    weights: str  # "raw" or "averaged"
+
+
+def commit() -> str:
+    """The commit of the checkout that this package runs from, or `unknown`."""
+    folder = pathlib.Path(__file__).resolve().parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+    return "unknown"
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file so that a reader, or a crash, sees the old one or the new one whole."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def create(workdir: str | os.PathLike, experiment: Experiment) -> None:
+    """Makes a work directory for an experiment, or checks that it is this experiment's.
+
+    Raises:
+      ValueError: if the directory is of another experiment; the message names the fields that
+        differ, and nothing is touched.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if path.exists():
+        changed = differences(experiment, read(workdir))
+        if changed:
+            raise ValueError(
+                f"{workdir} is the work directory of another experiment; asked for "
+                f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
+            )
+    record = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "commit": commit(),
+        "experiment": to_dict(experiment),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or json.loads(path.read_text()) != record:
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+
+def read(workdir: str | os.PathLike) -> Experiment:
+    """The experiment of a work directory.
+
+    Raises:
+      ValueError: if there is no readable config.json.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{workdir} is not a work directory: it has no config.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version, values = record["format_version"], record["experiment"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a config written by bin/train: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}; this package reads 1")
+    return from_dict(Experiment, values)
+
+
+def build_model(experiment: Experiment) -> MatNet:
+    """The experiment's model, built and compiled, with its optimizer's variables made."""
+    train = experiment.train
+    # A fixed name: Keras would number it, and the paths of the checkpoint would differ.
+    model = MatNet(experiment.model, seed=experiment.seed)
+    model.compile(
+        optimizer=_optimizer(train),
+        clip_norm=train.clip_norm,
+        skip_norm=train.skip_norm,
+        max_skipped=train.max_skipped,
+        squared_kl=train.kl_schedule == "squared",
+        jit_compile=train.jit_compile,
+        steps_per_execution=train.steps_per_execution,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _optimizer(train: TrainConfig) -> Adam:
+    return Adam(
+        train.learning_rate,
+        beta_1=train.beta_1,
+        beta_2=train.beta_2,
+        epsilon=train.epsilon,
+        weight_decay=train.weight_decay,
+        average_decay=train.average_decay,
+    )
+
+
+@contextlib.contextmanager
+def averaged_weights(model: MatNet) -> Iterator[None]:
+    """Within it the model's weights are their moving averages."""
+    variables = model.trainable_variables
+    raw = [tf.identity(variable) for variable in variables]
+    _assign_averages(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)
+
+
+def _assign_averages(model):
+    averages = model.optimizer.averages
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        variable.assign(average)
+
+
+def load(workdir: str | os.PathLike, weights: str = "auto") -> Loaded:
+    """The trained model of a work directory.
+
+    Args:
+      workdir: where `bin/train` ran.
+      weights: `raw`, `averaged` (their moving average), or `auto`: averaged where there is one.
+
+    Raises:
+      ValueError: if there is no config, no readable checkpoint, or no average that was asked for.
+    """
+    experiment = read(workdir)
+    model = build_model(experiment)
+    has_average = bool(model.optimizer.averages)
+    if weights == "averaged" and not has_average:
+        raise ValueError(
+            f"{workdir} keeps no averaged weights: it was trained with train.average_decay 0"
+        )
+    step = Checkpoints(model, workdir).restore()
+    if step == 0:
+        raise ValueError(f"{workdir} has no checkpoint yet: train first")
+    averaged = has_average and weights in ("auto", "averaged")
+    if averaged:
+        _assign_averages(model)
+    return Loaded(experiment, model, step, "averaged" if averaged else "raw")
+
+
+class Checkpoints:
+    """Saves and restores all that training goes on from: weights, optimizer, counters, metric.
+
+    Variables are saved under their paths, since TensorFlow's own walk over the model would miss
+    those of layers in lists.
+
+    Args:
+      model: a compiled MatNet whose optimizer is built.
+      workdir: the work directory.
+      keep: how many checkpoints to keep.
+    """
+
+    def __init__(self, model: MatNet, workdir: str | os.PathLike, keep: int = 2):
+        self.model = model
+        self.seconds = tf.Variable(0.0, dtype=tf.float64)  # of training so far, start-ups included
+        state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
+        named = {v.path.replace("/", "."): v.value for v in state}
+        if len(named) != len(state):
+            raise RuntimeError("two variables of the model share a path")
+        folder = pathlib.Path(workdir) / "checkpoints"
+        checkpoint = tf.train.Checkpoint(variables=named, seconds=self.seconds)
+        self._checkpoint = checkpoint
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
+
+    def save(self) -> None:
+        """Writes a checkpoint for the model's step; the older ones stay until it is whole.
+
+        Raises:
+          OSError: if it cannot be written, such as on a full disk; the older ones are intact.
+        """
+        step = int(self.model.step.numpy())
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self._discard(step)
+            reason = str(error).splitlines()[0][:200]
+            raise OSError(
+                f"the checkpoint of step {step} could not be written: {reason}; "
+                f"the one before it is kept"
+            ) from None
+
+    def _discard(self, step):
+        for path in pathlib.Path(self._manager.directory).glob(f"*-{step}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _paths(self) -> list[str]:
+        """Checkpoints by step, found by their files: the list that TensorFlow keeps may be torn."""
+        found = {}
+        for path in pathlib.Path(self._manager.directory).glob("ckpt-*.index"):
+            number = path.stem.removeprefix("ckpt-")
+            if number.isdecimal():
+                found[int(number)] = str(path.with_suffix(""))
+        return [found[number] for number in sorted(found)]
+
+    def restore(self) -> int:
+        """Restores the newest readable checkpoint and gives its step; 0 if there is none.
+
+        Raises:
+          ValueError: if there are checkpoints, but none is readable.
+        """
+        paths = self._paths()
+        for path in reversed(paths):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+            except (tf.errors.OpError, AssertionError, ValueError) as error:
+                reason = str(error).splitlines()[0][:200]
+                print(
+                    f"checkpoint {path} is not readable ({reason}); trying the one before it",
+                    file=sys.stderr,
+                )
+                continue
+            return int(self.model.step.numpy())
+        if paths:
+            raise ValueError(f"no checkpoint in {self._manager.directory} is readable")
+        return 0
+
+
+def metrics_rows(workdir: str | os.PathLike) -> list[dict[str, float]]:
+    """The rows of metrics.csv, one per checkpoint; cells that are empty are left out."""
+    path = pathlib.Path(workdir) / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+
+
+def write_metrics(workdir: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes metrics.csv whole, so that a crash leaves no half row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(columns)]
+    lines += [",".join(_cell(row.get(name)) for name in columns) for row in rows]
+    write_atomically(pathlib.Path(workdir) / "metrics.csv", "\n".join(lines) + "\n")
+
+
+def _cell(value):
+    if value is None:
+        return ""
+    return repr(int(value)) if float(value).is_integer() else f"{float(value):.9g}"

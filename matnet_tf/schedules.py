@@ -1,0 +1,78 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Learning rate, beta_1 and KL weight as plain functions of step and progress.
+
+Progress lies in [0, 1]; see `TrainConfig` for how it is measured. Plain functions of plain numbers
+give the same schedule before and after a restart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from matnet_tf.config import TrainConfig
+
+__all__ = ["Settings", "progress_at", "settings_at"]
+
+_REFERENCE_BETA_1 = 0.95  # Where the reference's beta_1 is headed, half-way at each halving.
+
+
+class Settings(NamedTuple):
+    """What the schedules say about the next steps."""
+
+    learning_rate: float
+    beta_1: float
+    kl_weight: float
+
+
+def progress_at(config: TrainConfig, step: int, seconds: float) -> float:
+    """How far a run is after `step` steps and `seconds` of wall-clock time, in [0, 1]."""
+    by_step = step / config.steps
+    by_time = seconds / config.max_seconds if config.max_seconds else 0.0
+    return min(1.0, max(by_step, by_time))
+
+
+def settings_at(config: TrainConfig, step: int, progress: float) -> Settings:
+    """The settings for the steps that follow `step`.
+
+    Args:
+      config: the schedules.
+      step: steps done, for the warm-up of the learning rate.
+      progress: in [0, 1], for everything else.
+    """
+    halved = sum(progress >= h for h in config.halvings)
+    beta_1 = config.beta_1
+    if config.beta_1_halving:
+        beta_1 = _REFERENCE_BETA_1 - (_REFERENCE_BETA_1 - beta_1) * 0.5**halved
+    return Settings(
+        config.learning_rate
+        * _warmup(config, step)
+        * _shape(config, progress, halved)
+        * _final_decay(config, progress),
+        beta_1,
+        _kl_weight(config, progress),
+    )
+
+
+def _warmup(config, step):
+    return min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+
+
+def _shape(config, progress, halved):
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 0.5**halved
+
+
+def _final_decay(config, progress):
+    if config.decay_from >= 1 or progress <= config.decay_from:
+        return 1.0
+    return (1 - progress) / (1 - config.decay_from)
+
+
+def _kl_weight(config, progress):
+    if config.kl_schedule == "constant" or config.kl_warmup == 0:
+        return 1.0
+    risen = min(1.0, progress / config.kl_warmup)
+    return config.kl_start + (1 - config.kl_start) * risen

@@ -1,0 +1,161 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`train(experiment, workdir)`: data, model, schedules, callbacks, fit, resume."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from matnet_tf import data, experiment
+from matnet_tf.callbacks import Checkpointing, Progress, Schedules, Stops
+from matnet_tf.config import Experiment
+from matnet_tf.data import Split
+from matnet_tf.summaries import Summaries
+
+__all__ = ["train"]
+
+_PICTURE_SEED = 0
+
+
+def train(
+    config: Experiment, workdir: str | os.PathLike, started: float | None = None
+) -> dict[str, Any]:
+    """Trains a MatNet in a work directory, or goes on where it stopped.
+
+    The same step sees the same images and the same noise, whether or not the run was interrupted
+    before it: on one CPU device the weights are bit for bit those of an undisturbed run.
+
+    Args:
+      config: the experiment.
+      workdir: where config.json, metrics.csv, checkpoints and TensorBoard summaries go.
+      started: `time.monotonic()` of the program's start, from which `max_seconds` counts.
+
+    Returns:
+      record: `step`, `seconds` (of all sessions), `images_per_second` (of this one), `elbo` (nats,
+      mean over the training images since the last row), `skipped` and `interrupted` (whether
+      SIGTERM ended it).
+
+    Raises:
+      ValueError: if the data are missing or do not fit the model, the directory is of another
+        experiment, or training diverges.
+      OSError: if a checkpoint cannot be written.
+    """
+    started = time.monotonic() if started is None else started
+    experiment.create(workdir, config)
+    split = _fitting(data.load(config.data, "train"), config)
+    validation = None
+    if config.data.validation_images:
+        validation = data.load(config.data, "validation")
+    model = experiment.build_model(config)
+    checkpoints = experiment.Checkpoints(model, workdir, config.train.keep_checkpoints)
+    step = checkpoints.restore()
+    run = _Run(config, workdir, model, checkpoints, split, validation, started)
+    if step:
+        print(f"resuming {workdir} at step {step}", flush=True)
+    over = step >= config.train.steps or (step and run.progress.over_budget())
+    return run.finish() if over else run.go(step)
+
+
+def _fitting(split: Split, config: Experiment) -> Split:
+    if split.image_shape != config.model.image_shape:
+        raise ValueError(
+            f"the images of {config.data.name} have shape {split.image_shape}, but "
+            f"model.image_shape is {config.model.image_shape}"
+        )
+    if split.num_images == 0:
+        raise ValueError(f"{config.data.name} has no training images")
+    return split
+
+
+def _pictured_images(split: Split, validation: Split | None, num: int) -> np.ndarray | None:
+    """Images to reconstruct in the summaries: of the validation split, or else of the training."""
+    if num == 0:
+        return None
+    source = validation or split
+    num = min(num, source.num_images)
+    return next(iter(source.evaluation_dataset(num, indices=range(num)))).numpy()
+
+
+class _Run:
+    """One session of training in a work directory."""
+
+    def __init__(self, config, workdir, model, checkpoints, split, validation, started):
+        self.config = config
+        self.model = model
+        self.split = split
+        train = config.train
+        summaries = Summaries(
+            os.path.join(os.fspath(workdir), "tensorboard"),
+            _pictured_images(split, validation, train.summary_images),
+            _PICTURE_SEED,
+            lambda: experiment.metrics_rows(workdir),
+        )
+        self.progress = Progress(train, checkpoints.seconds, started)
+        self.stops = Stops(self.progress)
+        self.checkpointing = Checkpointing(
+            train, workdir, checkpoints, self.progress, summaries, validation
+        )
+        # In this order: the last looks at what the others have measured.
+        self.callbacks = [
+            Schedules(train, self.progress),
+            self.progress,
+            self.stops,
+            summaries,
+            self.checkpointing,
+        ]
+
+    def go(self, step: int) -> dict[str, Any]:
+        """Runs the steps that are left, a checkpoint interval at a time."""
+        train = self.config.train
+        with self.stops.listening():
+            for length, count in segments(step, train.steps, train.checkpoint_every):
+                dataset = self.split.training_dataset(
+                    train.batch_size, self.config.seed, first_step=step
+                )
+                self.model.fit(
+                    dataset,
+                    steps_per_epoch=length,
+                    epochs=count,
+                    callbacks=self.callbacks,
+                    verbose=0,
+                    shuffle=False,
+                )
+                step = int(self.model.step.numpy())
+                if self.model.stop_training:
+                    break
+        return self.finish()
+
+    def finish(self) -> dict[str, Any]:
+        row = self.checkpointing.last_row()
+        return {
+            "step": int(self.model.step.numpy()),
+            "seconds": round(self.progress.seconds(), 1),
+            "images_per_second": round(self.progress.images_per_second(), 1),
+            "elbo": row.get("elbo"),
+            "skipped": int(self.model.skipped.numpy()),
+            "interrupted": self.stops.interrupted,
+        }
+
+
+def segments(step: int, steps: int, every: int) -> list[tuple[int, int]]:
+    """How to reach `steps` from `step` with checkpoints at the multiples of `every`.
+
+    Returns:
+      `(steps per epoch, epochs)` of each call of `fit`: to the next multiple, by whole intervals,
+      and the rest.
+    """
+    found = []
+    if step % every:
+        length = min(every - step % every, steps - step)
+        found.append((length, 1))
+        step += length
+    if (steps - step) // every:
+        found.append((every, (steps - step) // every))
+        step += found[-1][0] * found[-1][1]
+    if step < steps:
+        found.append((steps - step, 1))
+    return found
