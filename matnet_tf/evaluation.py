@@ -1,0 +1,399 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The importance-weighted bound on log p(x) over a split (the paper's evaluation, Sec. 3).
+
+`importance_weighted_bound` measures any model on any data set. `evaluate` measures the model of a
+work directory:
+
+    evaluation.json             a list with one record per evaluation
+    evaluation/<key>/           bounds of every image, one file per batch, saved as they come
+        settings.json           what the results are a function of; the key is its digest
+
+Everything in nats. Evaluation does not use XLA: measured on two busy cores it gave 0.75 to 0.9
+times the image-samples per second of plain graphs for dense models, 0.56 for convolutional ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pathlib
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from matnet_tf import data, experiment
+from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
+from matnet_tf.config import EvaluateConfig
+from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.serialization import to_dict
+from matnet_tf.training_step import images_of
+from matnet_tf.version import __version__
+
+__all__ = ["ELBO_SAMPLES", "PerImage", "evaluate", "importance_weighted_bound"]
+
+ELBO_SAMPLES = 5  # Draws of the latents over which the ELBO of an image is averaged.
+_PROGRESS_SECONDS = 10.0  # Between two lines, where they cannot overwrite each other.
+
+
+class PerImage(NamedTuple):
+    """Bounds on log p(x), image by image, float64, in nats."""
+
+    log_likelihood: dict[int, np.ndarray]  # {K: [N]}: the K-sample bound, for nested K
+    elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
+    kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
+
+
+def importance_weighted_bound(
+    model: MatNet, dataset: Iterable[Any], num_samples: int, seed: int = 0, chunk: int = 5000
+) -> PerImage:
+    """The importance-weighted bound and the ELBO of every image of a data set.
+
+    The bottom-up pass of the bound runs once per image. The samples of a batch are a function of
+    (seed, position of its first image, batch size, chunk), and of nothing else. The value for a
+    smaller number of samples is that of the first ones.
+
+    Args:
+      model: a MatNet.
+      dataset: batches of images `[B, H, W, C]` in the model's range, of `(images, labels)`, or
+        of dictionaries with `image`.
+      num_samples: K.
+      seed: of the samples.
+      chunk: image-samples per top-down pass, which bounds the memory.
+
+    Returns:
+      The bounds in nats, one entry per image in the data set's order.
+
+    Raises:
+      ValueError: if images are not as the model's config says, there are none, K or the chunk is
+        below 1, or a bound is not finite.
+    """
+    return _concatenate(list(_by_batch(model, dataset, num_samples, seed, chunk)))
+
+
+def evaluate(
+    workdir: str | os.PathLike, config: EvaluateConfig, data_dir: str = ""
+) -> dict[str, Any]:
+    """Measures the trained model of a work directory, and adds a record to evaluation.json.
+
+    Per-image results are saved as they come: an evaluation that was interrupted goes on where it
+    was, and ends with the same record. One that is in evaluation.json already is not run again.
+
+    Args:
+      workdir: where `bin/train` ran.
+      config: which images, how many samples, which weights.
+      data_dir: where the data lie, if not where the work directory's config says.
+
+    Returns:
+      The record, as it stands in evaluation.json; nats per image, standard errors over images.
+
+    Raises:
+      ValueError: if the work directory, its evaluation.json, the split or the subset cannot be
+        used, or a bound is not finite.
+      OSError: if results cannot be written.
+    """
+    workdir = pathlib.Path(workdir)
+    data_config = experiment.read(workdir).data
+    data_config = dataclasses.replace(data_config, dir=data_dir or data_config.dir)
+    _read_records(workdir)  # A file that could not be added to must show before the work.
+    split = data.load(data_config, config.split)
+    chosen = _chosen(config, split.num_images)
+    loaded = experiment.load(workdir, config.weights)
+    settings = _settings(config, loaded, split, len(chosen))
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    for record in _read_records(workdir):
+        if record["key"] == key:
+            print("evaluate: already in evaluation.json", file=sys.stderr)
+            return record
+    folder = workdir / "evaluation" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment.write_atomically(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+    bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
+    record = _record(settings, bounds, seconds, loaded.model.config.image_shape) | {"key": key}
+    _append_record(workdir, record)
+    return record
+
+
+# The bounds.
+
+
+def _by_batch(
+    model: MatNet,
+    dataset: Iterable[Any],
+    num_samples: int,
+    seed: int,
+    chunk: int,
+    position: int = 0,
+) -> Iterator[PerImage]:
+    """Bounds batch by batch; `position` is that of the data set's first image."""
+    for element in dataset:
+        x = images_of(element)
+        batch_seed = tf.random.fold_in(seed_tensor(seed), position)
+        weights_seed, elbo_seed = tf.unstack(tf.random.split(batch_seed, 2))
+        pieces = model.log_weights(x, num_samples, weights_seed, chunk)
+        log_likelihood = nested_bounds(pieces, nested_counts(num_samples))
+        elbo, kl = _mean_elbo(model, x, elbo_seed)
+        for values in (log_likelihood[num_samples], elbo):
+            _check_finite(values, position)
+        yield PerImage(log_likelihood, elbo, kl)
+        position += len(elbo)
+
+
+def _mean_elbo(
+    model: MatNet, x: tf.Tensor, seed: tf.Tensor
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """ELBO `[B]` and KL per level `{level: [B]}`, means over `ELBO_SAMPLES` draws."""
+    draws = [model.elbo(x, tf.random.fold_in(seed, i)) for i in range(ELBO_SAMPLES)]
+
+    def mean(values):
+        return np.mean([value.numpy() for value in values], axis=0, dtype=np.float64)
+
+    kl = {level: mean([draw.kl[level] for draw in draws]) for level in draws[0].kl}
+    return mean([draw.elbo for draw in draws]), kl
+
+
+def _check_finite(values: np.ndarray, position: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ValueError(
+            f"the bound of image {position + bad[0]} must be finite; got {values[bad[0]]}: the "
+            f"model's weights or its likelihood have gone wrong"
+        )
+
+
+def _concatenate(parts: Sequence[PerImage]) -> PerImage:
+    if not parts:
+        raise ValueError("the data set is empty: it has no batch of images")
+
+    def join(dictionaries):
+        return {k: np.concatenate([d[k] for d in dictionaries]) for k in dictionaries[0]}
+
+    return PerImage(
+        join([part.log_likelihood for part in parts]),
+        np.concatenate([part.elbo for part in parts]),
+        join([part.kl for part in parts]),
+    )
+
+
+# Which images, and what determines the result.
+
+
+def _chosen(config: EvaluateConfig, total: int) -> np.ndarray:
+    """Indices of the images to evaluate, rising; subsets of one seed are nested."""
+    if config.images > total:
+        raise ValueError(
+            f"EvaluateConfig.images must be at most {total}, the images of the {config.split} "
+            f"split; got {config.images}"
+        )
+    # NumPy promises that RandomState gives the same numbers in every later version.
+    order = np.random.RandomState(config.seed).permutation(total)
+    return np.sort(order[: config.images or total])
+
+
+def _settings(
+    config: EvaluateConfig, loaded: experiment.Loaded, split: data.Split, count: int
+) -> dict[str, Any]:
+    """Everything that the result is a function of, under the names that the record has."""
+    drawn = split.binarization == "dynamic"
+    return {
+        "data": loaded.experiment.data.name,
+        "split": config.split,
+        "images": {
+            "count": count,
+            "of": split.num_images,
+            "subset_seed": config.seed if count < split.num_images else None,
+        },
+        "binarization": {
+            "method": split.binarization,
+            "seed": split.binarization_seed if drawn else None,
+        },
+        "weights": loaded.weights,
+        "checkpoint_step": loaded.step,
+        "model_digest": _digest(loaded.model),
+        "num_samples": config.num_samples,
+        "elbo_samples": ELBO_SAMPLES,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "chunk": config.chunk,
+        "package_version": __version__,
+        "commit": experiment.commit(),
+    }
+
+
+def _digest(model: MatNet) -> str:
+    """A digest of the architecture and of every weight that a bound depends on."""
+    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
+    for variable in model.trainable_variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+# The work, batch by batch, and its files.
+
+
+def _measure(
+    model: MatNet, split: data.Split, chosen: np.ndarray, config: EvaluateConfig, folder
+) -> tuple[PerImage, float]:
+    """Bounds of the chosen images, and the seconds that they took; goes on from saved batches."""
+    size = config.batch_size
+    done = _load_batches(folder, -(-len(chosen) // size))
+    parts, seconds = [part for part, _ in done], sum(taken for _, taken in done)
+    position = sum(len(part.elbo) for part in parts)
+    progress = _Progress(position, len(chosen))
+    if position < len(chosen):
+        dataset = split.evaluation_dataset(size, chosen[position:])
+        batches = _by_batch(model, dataset, config.num_samples, config.seed, config.chunk, position)
+        started = time.monotonic()
+        for part in batches:
+            taken = time.monotonic() - started
+            images = chosen[position : position + len(part.elbo)]
+            _save_batch(folder / f"{len(parts):06d}.npz", part, images, taken)
+            parts.append(part)
+            position, seconds = position + len(part.elbo), seconds + taken
+            progress.show(position)
+            started = time.monotonic()
+    return _concatenate(parts), seconds
+
+
+def _save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: float) -> None:
+    """Writes the results of a batch, so that a crash leaves a whole file or none."""
+    buffer = io.BytesIO()
+    bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
+    kl = {f"kl/{level}": v for level, v in part.kl.items()}
+    np.savez(buffer, images=images, elbo=part.elbo, seconds=seconds, **bounds, **kl)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getbuffer())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:
+    """The batches that are saved already, with their seconds, up to the first that is not."""
+    found = []
+    for number in range(most):
+        path = folder / f"{number:06d}.npz"
+        try:
+            found.append(_load_batch(path))
+        except FileNotFoundError:
+            break
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f"evaluate: {path} is computed again: {error}", file=sys.stderr)
+            break
+    return found
+
+
+def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
+    # From memory, since NumPy leaves a damaged file open.
+    with np.load(io.BytesIO(path.read_bytes())) as stored:
+        arrays = dict(stored)
+
+    def under(prefix):
+        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+    bounds = {int(k): v for k, v in under("log_likelihood/").items()}
+    return PerImage(bounds, arrays["elbo"], under("kl/")), float(arrays["seconds"])
+
+
+class _Progress:
+    """Images done and time left, on stderr: one line that changes, or one every few seconds."""
+
+    def __init__(self, done: int, total: int):
+        self._first, self._total = done, total
+        self._started = self._shown = time.monotonic()
+        if done:
+            print(f"evaluate: {done} of {total} images were done already", file=sys.stderr)
+
+    def show(self, done: int) -> None:
+        now, last = time.monotonic(), done == self._total
+        live = sys.stderr.isatty()
+        if not live and not last and now - self._shown < _PROGRESS_SECONDS:
+            return
+        self._shown = now
+        left = (now - self._started) / (done - self._first) * (self._total - done)
+        line = f"evaluate: {done}/{self._total} images, {_duration(left)} left"
+        end = "\n" if last or not live else ""
+        print(f"\r{line:<60}" if live else line, end=end, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
+
+
+# The record.
+
+
+def _record(settings, bounds: PerImage, seconds: float, image_shape) -> dict[str, Any]:
+    num_samples, count = settings["num_samples"], settings["images"]["count"]
+    nll = {k: -float(v.mean()) for k, v in bounds.log_likelihood.items()}
+    return settings | {
+        "nll": nll[num_samples],
+        "nll_se": _standard_error(bounds.log_likelihood[num_samples]),
+        "neg_elbo": -float(bounds.elbo.mean()),
+        "neg_elbo_se": _standard_error(bounds.elbo),
+        "nll_by_num_samples": {str(k): value for k, value in nll.items()},
+        "bits_per_dim": bits_per_dim(nll[num_samples], image_shape),
+        "kl": {level: float(v.mean()) for level, v in bounds.kl.items()},
+        "tuned_on_test": False,
+        "seconds": seconds,
+        "image_samples_per_second": num_samples * count / seconds,
+    }
+
+
+def _standard_error(values: np.ndarray) -> float | None:
+    """Standard error of the mean over images; None for a single image, which has none."""
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of evaluation.json; none where there is no such file.
+
+    Raises:
+      ValueError: if the file is not a list of records.
+    """
+    path = workdir / "evaluation.json"
+    if not path.exists():
+        return []
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        records, reason = None, str(error)
+    else:
+        reason = "it is not a list of records with a key"
+    if isinstance(records, list) and all(isinstance(r, dict) and "key" in r for r in records):
+        return records
+    raise ValueError(f"{path} is not a file of bin/evaluate ({reason}); move it away to go on")
+
+
+def _append_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Adds a record to evaluation.json; one evaluation at a time, and never half of a file."""
+    with _locked(workdir):
+        records = [*_read_records(workdir), record]
+        text = json.dumps(records, indent=2, allow_nan=False) + "\n"
+        experiment.write_atomically(workdir / "evaluation.json", text)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a lock on a folder, which the system lets go of when the process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's figures, drawn from a work directory."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from matnet_tf import data, experiment, pictures
+from matnet_tf.config import DataConfig
+from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.network import View
+
+__all__ = ["write_figures"]
+
+_SIDE = 10  # samples a side, and images a row
+_TEMPERATURES = (1.0, 0.85, 0.7, 0.5, 0.25)
+
+
+def write_figures(workdir: str | os.PathLike, weights: str = "auto", seed: int = 0) -> list[str]:
+    """Draws a work directory's figures into `<workdir>/figures/`.
+
+    They are, in order:
+      samples.png: 100 draws from the model, as means of p(x | z) (paper, Fig. 3).
+      samples_by_temperature.png: draws with the priors' scales multiplied by 1 down to 0.25.
+      reconstructions.png: images, and what is left of them if the top k levels are kept from
+        the posterior and the rest drawn from the prior.
+      kl_area.png: the KL of every module over training, in nats, stacked (paper, Fig. 4).
+      curves.png: ELBO, log-likelihood, KL and learning rate over training.
+
+    The images are the first 10 of the test split in an order shuffled by the seed. They are
+    held-out examples to look at: no number is computed from them and nothing is chosen by them.
+
+    Args:
+      workdir: where `bin/train` ran.
+      weights: `raw`, `averaged`, or `auto`: averaged where there are any.
+      seed: of the samples, the reconstructions and the choice of images.
+
+    Returns:
+      The paths written, in the order above.
+
+    Raises:
+      ValueError: if the work directory has no config, no metrics or no checkpoint, or the data
+        set is not there.
+    """
+    setup = experiment.read(workdir)
+    rows = _metrics(workdir, setup.model.level_names)
+    model = experiment.load(workdir, weights).model
+    drawn = {
+        "samples": pictures.image_grid(_images(model, _SIDE**2, seed), _SIDE),
+        "samples_by_temperature": pictures.labelled_rows(_by_temperature(model, seed)),
+        "reconstructions": _reconstructions(model, _examples(setup.data, seed), seed),
+        "kl_area": _kl_area(rows, setup.model.level_names),
+        "curves": pictures.training_curves(rows),
+    }
+    folder = pathlib.Path(workdir) / "figures"
+    folder.mkdir(exist_ok=True)
+    paths = [str(folder / f"{name}.png") for name in drawn]
+    for path, picture in zip(paths, drawn.values(), strict=True):
+        pictures.save(picture, path)
+    return paths
+
+
+def _metrics(workdir: str | os.PathLike, level_names: tuple[str, ...]) -> list[dict[str, float]]:
+    """The rows of metrics.csv, refused if there are none or they are of other levels."""
+    rows = experiment.metrics_rows(workdir)
+    if not rows:
+        raise ValueError(f"{workdir} has no metrics yet (metrics.csv): train first")
+    missing = [n for n in ("step", *(f"kl/{name}" for name in level_names)) if n not in rows[-1]]
+    if missing:
+        raise ValueError(f"{workdir}/metrics.csv has no value of {missing[0]} in its last row")
+    return rows
+
+
+def _examples(config: DataConfig, seed: int) -> np.ndarray:
+    """Images `[n, H, W, C]` of the test split, n at most 10."""
+    split = data.load(config, "test")
+    # NumPy promises that RandomState gives the same numbers in every later version.
+    chosen = np.random.RandomState(seed).permutation(split.num_images)[:_SIDE]
+    return next(iter(split.evaluation_dataset(_SIDE, chosen))).numpy()
+
+
+# The model is walked without tf.function: each picture needs a graph of its own, and tracing it
+# takes longer than the picture.
+
+
+def _images(model: MatNet, rows: int, seed: int, view: View | None = None, **arguments: Any):
+    """Means of p(x | z), `[rows, H, W, C]`, at the end of one walk down the network."""
+    trace = model.walk(view, rows, seed_tensor(seed), **arguments)
+    return model.likelihood.distribution(model.likelihood(trace.h_td)).mean().numpy()
+
+
+def _by_temperature(model: MatNet, seed: int) -> list[tuple[str, np.ndarray]]:
+    """The same draws, colder from row to row."""
+    return [
+        (f"temperature {t:g}", _images(model, _SIDE, seed, temperature=t)) for t in _TEMPERATURES
+    ]
+
+
+def _reconstructions(model: MatNet, x: np.ndarray, seed: int) -> pictures.Figure:
+    view, levels = model.guide.watch(model.checked(x)), model.config.num_levels
+    rows = [
+        (f"keep top {k} of {levels}", _images(model, len(x), seed, view, num_inferred=k))
+        for k in pictures.depths(levels)
+    ]
+    return pictures.reconstruction_grid(x, rows)
+
+
+def _kl_area(rows: list[dict[str, float]], level_names: tuple[str, ...]) -> pictures.Figure:
+    nothing = float("nan")
+    kl = {name: [row.get(f"kl/{name}", nothing) for row in rows] for name in level_names}
+    return pictures.kl_area([row["step"] for row in rows], kl)

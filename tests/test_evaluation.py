@@ -1,0 +1,394 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The importance-weighted bound over a split, and what an evaluation leaves behind."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import logsumexp
+
+from matnet_tf import data, evaluation, experiment
+from matnet_tf.bounds import nested_bounds, nested_counts
+from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig, Stage
+from matnet_tf.evaluation import evaluate, importance_weighted_bound
+from matnet_tf.model import MatNet
+
+RECORD_FIELDS = {
+    *("split", "images", "binarization", "weights", "checkpoint_step", "num_samples", "nll"),
+    *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
+    *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
+    *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
+}
+TIMINGS = ("seconds", "image_samples_per_second")
+QUICK = EvaluateConfig(num_samples=12, images=24, batch_size=6, chunk=72)
+
+
+def binary_images(count, seed=0):
+    return (np.random.RandomState(seed).rand(count, 8, 8, 1) < 0.3).astype(np.float32)
+
+
+def log_mean_exp(log_weights):
+    return logsumexp(log_weights.astype(np.float64), axis=0) - np.log(len(log_weights))
+
+
+def save_checkpoint(workdir, model, step=7):
+    model.step.assign(step)
+    experiment.Checkpoints(model, workdir).save()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A work directory with an untrained model for the digits; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    model = ModelConfig((8, 8, 1), (Stage(1, 16, 4, 1),), top_latents=4, top_units=16)
+    settings = Experiment(model, DataConfig(validation_images=30))
+    experiment.create(folder, settings)
+    save_checkpoint(folder, experiment.build_model(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """A work directory with the record of one evaluation, `QUICK`; not to be changed."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run")
+    return folder, evaluate(folder, QUICK)
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    """A work directory of the test's own, without an evaluation."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def evaluated_workdir(evaluated, tmp_path):
+    """A work directory of the test's own, and the record of `QUICK` in it."""
+    return shutil.copytree(evaluated[0], tmp_path / "run"), evaluated[1]
+
+
+@pytest.fixture
+def batches_measured(monkeypatch):
+    """Sizes of the batches whose log-weights are computed, as they come."""
+    seen, log_weights = [], MatNet.log_weights
+
+    def recorded(model, x, *arguments):
+        seen.append(x.shape[0])
+        return log_weights(model, x, *arguments)
+
+    monkeypatch.setattr(MatNet, "log_weights", recorded)
+    return seen
+
+
+def without_timings(record):
+    return {name: value for name, value in record.items() if name not in TIMINGS}
+
+
+def records_of(workdir):
+    return json.loads((workdir / "evaluation.json").read_text())
+
+
+# The bound.
+
+
+def test_bounds_are_reported_for_powers_of_ten_and_for_k():
+    assert nested_counts(1) == (1,)
+    assert nested_counts(100) == (1, 10, 100)
+    assert nested_counts(2500) == (1, 10, 100, 1000, 2500)
+
+
+def test_a_nested_bound_is_that_of_the_first_samples_wherever_the_pieces_end():
+    log_weights = np.random.RandomState(0).normal(-90, 20, size=(47, 5))
+    for sizes in ([47], [1, 46], [10, 37], [3, 3, 3, 38], [46, 1]):
+        pieces = np.split(log_weights, np.cumsum(sizes)[:-1])
+        bounds = nested_bounds(pieces, (1, 10, 20, 47))
+        assert list(bounds) == [1, 10, 20, 47]
+        for k, bound in bounds.items():
+            np.testing.assert_allclose(bound, log_mean_exp(log_weights[:k]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("model_name", ["tiny", "tiny_dense"])
+def test_the_bound_is_the_log_mean_exp_of_the_model_s_log_weights(model_name, request, monkeypatch):
+    model = MatNet(request.getfixturevalue(model_name))
+    pieces, log_weights = [], MatNet.log_weights
+
+    def recorded(*arguments):
+        pieces.append([])
+        for piece in log_weights(*arguments):
+            pieces[-1].append(piece)
+            yield piece
+
+    monkeypatch.setattr(MatNet, "log_weights", recorded)
+    dataset = tf.data.Dataset.from_tensor_slices(binary_images(6)).batch(4)
+    bounds = importance_weighted_bound(model, dataset, num_samples=26, seed=3, chunk=52)
+    assert [len(batch) for batch in pieces] == [2, 1]  # 13 and 26 samples a pass
+    assert list(bounds.log_likelihood) == [1, 10, 26]
+    for k, bound in bounds.log_likelihood.items():
+        expected = [log_mean_exp(np.concatenate(batch)[:k]) for batch in pieces]
+        np.testing.assert_allclose(bound, np.concatenate(expected), rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A model whose posterior is far from its own guess, images, and their bounds."""
+    stages = (Stage(1, 16, 4, 1), Stage(4, 8, 2, 1))
+    model = MatNet(ModelConfig((8, 8, 1), stages, top_latents=4, top_units=16, latent_scale=1.0))
+    for variable in model.trainable_variables:
+        variable.assign(1.5 * variable)
+    x = binary_images(40)
+    return model, x, importance_weighted_bound(model, [x], num_samples=100)
+
+
+def test_the_elbo_is_a_mean_over_draws(measured):
+    model, x, bounds = measured
+    assert list(bounds.kl) == list(model.config.level_names)
+    assert bounds.elbo.shape == bounds.kl["00_top"].shape == (40,)
+    other = np.stack([model.elbo(x, seed=100 + i).elbo for i in range(50)])
+    spread = other.std(axis=0, ddof=1)
+    error = spread * np.sqrt(1 / evaluation.ELBO_SAMPLES + 1 / 50)
+    assert np.all(np.abs(bounds.elbo - other.mean(axis=0)) < 5 * error)
+    top_kl = model.elbo(x).kl["00_top"]  # The same for every draw.
+    np.testing.assert_allclose(bounds.kl["00_top"], top_kl, rtol=1e-5)
+
+
+def test_the_bound_rises_from_the_elbo_with_the_number_of_samples(measured):
+    bounds = measured[2]
+    elbo, one, ten, hundred = (
+        values.mean() for values in (bounds.elbo, *bounds.log_likelihood.values())
+    )
+    assert one < ten < hundred
+    spread = (bounds.log_likelihood[1] - bounds.elbo).std() / np.sqrt(40)
+    assert abs(one - elbo) < 4 * spread
+    assert elbo < ten
+
+
+def test_a_batch_does_not_depend_on_the_batches_around_it(tiny_dense):
+    model, x = MatNet(tiny_dense), binary_images(12)
+    whole = importance_weighted_bound(model, [x[:4], x[4:8], x[8:]], 10)
+    start = importance_weighted_bound(model, [(x[:4], np.zeros(4))], 10)
+    other = importance_weighted_bound(model, [{"image": x[:4]}, x[8:]], 10)
+    for part in (start, other):
+        np.testing.assert_array_equal(part.log_likelihood[10][:4], whole.log_likelihood[10][:4])
+        np.testing.assert_array_equal(part.elbo[:4], whole.elbo[:4])
+    same = importance_weighted_bound(model, [x[:4], x[:4]], 10)
+    assert np.all(same.elbo[:4] != same.elbo[4:]), "batches must have noise of their own"
+
+
+def test_a_bound_that_is_not_finite_is_an_error_that_names_the_image(tiny_dense):
+    model = MatNet(tiny_dense)
+    model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.nan))
+    with pytest.raises(ValueError, match="bound of image 0 must be finite; got nan"):
+        importance_weighted_bound(model, [binary_images(3)], 5)
+
+
+def test_no_images_and_no_samples_are_errors(tiny_dense):
+    model = MatNet(tiny_dense)
+    with pytest.raises(ValueError, match="data set is empty"):
+        importance_weighted_bound(model, [], 5)
+    with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1; got 0"):
+        importance_weighted_bound(model, [binary_images(3)], 0)
+
+
+# The record.
+
+
+def test_the_record_holds_every_field_and_is_what_the_file_holds(evaluated):
+    workdir, record = evaluated
+    assert set(record) == RECORD_FIELDS
+    assert records_of(workdir) == [record]
+    assert record["split"] == "test" and record["tuned_on_test"] is False
+    assert record["images"] == {"count": 24, "of": 297, "subset_seed": 0}
+    assert record["binarization"] == {"method": "dynamic", "seed": 0}
+    assert record["weights"] == "raw" and record["checkpoint_step"] == 7
+    assert list(record["nll_by_num_samples"]) == ["1", "10", "12"]
+    assert record["nll_by_num_samples"]["12"] == record["nll"]
+    assert record["seconds"] > 0
+    rate = record["image_samples_per_second"]
+    assert rate == pytest.approx(24 * 12 / record["seconds"])
+
+
+def test_the_numbers_of_the_record_follow_from_the_images_results(evaluated):
+    workdir, record = evaluated
+    paths = sorted((workdir / "evaluation" / record["key"]).glob("*.npz"))
+    files = [np.load(path) for path in paths]
+    bound, elbo, top = (
+        np.concatenate([f[name] for f in files])
+        for name in ("log_likelihood/12", "elbo", "kl/00_top")
+    )
+    assert len(bound) == 24
+    assert record["nll"] == pytest.approx(-np.sum(bound) / 24)
+    assert record["neg_elbo"] == pytest.approx(-np.sum(elbo) / 24)
+    variance = np.sum((bound - np.sum(bound) / 24) ** 2) / 23
+    assert record["nll_se"] == pytest.approx(np.sqrt(variance / 24))
+    variance = np.sum((elbo - np.sum(elbo) / 24) ** 2) / 23
+    assert record["neg_elbo_se"] == pytest.approx(np.sqrt(variance / 24))
+    assert record["kl"]["00_top"] == pytest.approx(np.sum(top) / 24)
+    assert record["bits_per_dim"] == pytest.approx(record["nll"] / 64 / np.log(2))
+
+
+def test_the_record_is_that_of_the_library_on_the_same_images(evaluated):
+    workdir, record = evaluated
+    loaded = experiment.load(workdir)
+    key = workdir / "evaluation" / record["key"]
+    chosen = np.concatenate([np.load(path)["images"] for path in sorted(key.glob("*.npz"))])
+    dataset = data.load(loaded.experiment.data, "test").evaluation_dataset(6, chosen)
+    bounds = importance_weighted_bound(loaded.model, dataset, 12, seed=0, chunk=72)
+    assert record["nll"] == pytest.approx(-bounds.log_likelihood[12].mean(), rel=1e-6)
+    assert record["neg_elbo"] == pytest.approx(-bounds.elbo.mean(), rel=1e-6)
+
+
+def test_a_single_image_has_no_standard_error(workdir):
+    record = evaluate(workdir, EvaluateConfig(num_samples=2, images=1))
+    assert record["nll_se"] is None and record["neg_elbo_se"] is None
+
+
+def test_all_images_are_measured_where_no_subset_is_asked(workdir):
+    record = evaluate(workdir, EvaluateConfig(split="validation", num_samples=1))
+    assert record["images"] == {"count": 30, "of": 30, "subset_seed": None}
+
+
+def test_another_evaluation_is_added_and_the_same_one_is_not_run_again(
+    evaluated_workdir, batches_measured, capsys
+):
+    workdir, first = evaluated_workdir
+    other = evaluate(workdir, EvaluateConfig(num_samples=2, images=5))
+    assert records_of(workdir) == [first, other]
+    batches_measured.clear()
+    capsys.readouterr()
+    assert evaluate(workdir, QUICK) == first
+    assert batches_measured == []
+    assert len(records_of(workdir)) == 2
+    assert "already in evaluation.json" in capsys.readouterr().err
+
+
+def test_other_weights_at_the_same_step_are_another_evaluation(evaluated_workdir):
+    workdir, first = evaluated_workdir
+    model = experiment.build_model(experiment.read(workdir))
+    model.trainable_variables[0].assign(model.trainable_variables[0] * 2)
+    save_checkpoint(workdir, model)
+    second = evaluate(workdir, QUICK)
+    assert second["key"] != first["key"] and second["nll"] != first["nll"]
+    assert records_of(workdir) == [first, second]
+
+
+# Subsets.
+
+
+def subset(seed, images, total=297):
+    return evaluation._chosen(EvaluateConfig(seed=seed, images=images), total)
+
+
+def test_a_subset_is_random_without_replacement_and_a_function_of_its_seed():
+    chosen = subset(3, 100)
+    assert len(set(chosen)) == 100 and chosen.min() >= 0 and chosen.max() < 297
+    assert list(chosen) == sorted(chosen)
+    np.testing.assert_array_equal(chosen, subset(3, 100))
+    assert set(chosen) != set(subset(4, 100))
+    assert set(subset(3, 10)) < set(chosen)
+    np.testing.assert_array_equal(subset(3, 0), np.arange(297))
+
+
+def test_a_subset_larger_than_the_split_is_refused_before_anything_is_written(workdir):
+    with pytest.raises(ValueError, match="at most 297, the images of the test split; got 298"):
+        evaluate(workdir, EvaluateConfig(images=298))
+    assert not (workdir / "evaluation").exists()
+
+
+# What goes wrong.
+
+
+def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
+    workdir, evaluated, batches_measured, monkeypatch, capsys
+):
+    save = evaluation._save_batch
+
+    def interrupted(path, *arguments):
+        if path.name == "000002.npz":
+            raise KeyboardInterrupt
+        save(path, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluation, "_save_batch", interrupted)
+        evaluate(workdir, QUICK)
+    assert batches_measured == [6, 6, 6]
+    assert not (workdir / "evaluation.json").exists()
+    batches_measured.clear()
+    record = evaluate(workdir, QUICK)
+    assert batches_measured == [6, 6], "only the remaining batches"
+    assert "12 of 24 images were done already" in capsys.readouterr().err
+    assert without_timings(record) == without_timings(evaluated[1])
+    assert records_of(workdir) == [record]
+
+
+def test_a_batch_whose_file_is_damaged_is_computed_again(
+    evaluated_workdir, batches_measured, capsys
+):
+    workdir, undisturbed = evaluated_workdir
+    (workdir / "evaluation.json").unlink()
+    damaged = workdir / "evaluation" / undisturbed["key"] / "000003.npz"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert without_timings(evaluate(workdir, QUICK)) == without_timings(undisturbed)
+    assert batches_measured == [6]
+    assert "000003.npz is computed again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[{", "{}", "[1]", "\udcff"])
+def test_a_damaged_evaluation_json_is_one_error_and_stays_as_it_is(workdir, text):
+    path = workdir / "evaluation.json"
+    path.write_text(text, errors="surrogateescape")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="evaluation.json is not a file of bin/evaluate"):
+        evaluate(workdir, QUICK)
+    assert path.read_bytes() == before
+    assert not (workdir / "evaluation").exists()
+
+
+def test_a_full_disk_leaves_whole_files_only(workdir, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(evaluation.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluation._save_batch(
+            workdir / "000000.npz",
+            evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), {"00_top": np.zeros(2)}),
+            np.arange(2),
+            1.0,
+        )
+    assert not list(workdir.glob("000000*"))
+
+
+def test_validation_without_validation_images_is_an_error(tmp_path, tiny_dense):
+    settings = Experiment(tiny_dense)
+    experiment.create(tmp_path, settings)
+    with pytest.raises(ValueError, match="validation_images is 0"):
+        evaluate(tmp_path, EvaluateConfig(split="validation"))
+
+
+def test_a_folder_that_is_no_work_directory_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="not a work directory"):
+        evaluate(tmp_path, QUICK)
+
+
+def test_the_data_directory_may_be_another_than_in_training(workdir, monkeypatch):
+    asked, load = [], data.load
+    monkeypatch.setattr(data, "load", lambda c, split: asked.append(c.dir) or load(c, split))
+    evaluate(workdir, EvaluateConfig(num_samples=1, images=2), data_dir="/elsewhere")
+    assert asked == ["/elsewhere"]
+
+
+def test_progress_says_images_done_and_time_left(monkeypatch, capsys):
+    now = iter([100.0, 104.0, 116.0, 120.0])
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(now))
+    progress = evaluation._Progress(10, 30)
+    for done in (15, 25, 30):
+        progress.show(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluate: 10 of 30 images were done already",
+        "evaluate: 25/30 images, 0m05s left",
+        "evaluate: 30/30 images, 0m00s left",
+    ]
+    assert evaluation._duration(59) == "0m59s"
+    assert evaluation._duration(3725) == "1h02m"

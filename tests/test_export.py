@@ -1,0 +1,290 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The SavedModel: its signatures against the Python model, and how versions come about."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from matnet_tf import experiment, export
+from matnet_tf.config import Experiment, ModelConfig, Stage, TrainConfig
+from matnet_tf.model import MatNet
+
+STAGES = {
+    "dense": (Stage(1, 16, 4, 2),),
+    "convolutional": (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2)),
+}
+NUM_SAMPLES = 23
+CHUNK = 20  # Small, so that the samples of a bound come in several chunks.
+
+
+def make_config(stages):
+    return ModelConfig((8, 8, 1), stages, top_latents=4, top_units=16, image_filters=8)
+
+
+def binary_images(count, seed=0):
+    return (np.random.RandomState(seed).rand(count, 8, 8, 1) < 0.3).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def saved(request, tmp_path_factory):
+    """A model and the path of its SavedModel."""
+    model = MatNet(make_config(STAGES[request.param]))
+    path = tmp_path_factory.mktemp("saved") / "1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "CHUNK", CHUNK)
+        export.save(model, path)
+    return model, path
+
+
+@pytest.fixture(scope="module")
+def signatures(saved):
+    return tf.saved_model.load(str(saved[1])).signatures
+
+
+@pytest.fixture
+def quick_save(monkeypatch):
+    """Replaces the writing of a SavedModel by that of one weight."""
+
+    def save(model, path):
+        path.mkdir()
+        np.save(path / "weight.npy", model.trainable_variables[0].numpy())
+
+    monkeypatch.setattr(export, "save", save)
+
+
+@pytest.fixture
+def workdir(tmp_path, tiny_dense):
+    """A work directory at step 7 whose weights and averages differ."""
+    settings = Experiment(tiny_dense, train=TrainConfig(average_decay=0.9))
+    experiment.create(tmp_path, settings)
+    model = experiment.build_model(settings)
+    model.trainable_variables[0].assign(tf.ones_like(model.trainable_variables[0]))
+    model.step.assign(7)
+    experiment.Checkpoints(model, tmp_path).save()
+    return tmp_path
+
+
+def number(value):
+    return np.int32(value)
+
+
+def calls(model):
+    """Requests `(signature, inputs)` with what the Python model answers, for two batch sizes."""
+    for x in (binary_images(5), binary_images(3, seed=1)):
+        bound, trace = model.elbo(x), model.infer(x, seed=4)
+        yield (
+            "serving_default",
+            {"images": x},
+            {
+                "elbo": bound.elbo,
+                "log_likelihood": bound.log_likelihood,
+                **{f"kl_{level}": kl for level, kl in bound.kl.items()},
+                "reconstruction": model.reconstruct(x, seed=0),
+            },
+        )
+        nats = model.log_likelihood(x, NUM_SAMPLES, seed=3, chunk=CHUNK)
+        inputs = {"images": x, "num_samples": number(NUM_SAMPLES), "seed": number(3)}
+        bits = -nats / (64 * np.log(2))
+        yield "log_likelihood", inputs, {"log_likelihood": nats, "bits_per_dim": bits}
+        z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
+        loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
+        yield "encode", {"images": x, "seed": number(4)}, z | loc
+        yield "decode", z, {"images": model.decode(trace.z)}
+        for num_inferred in range(model.config.num_levels + 1):
+            inputs = {"images": x, "num_inferred": number(num_inferred), "seed": number(5)}
+            expected = model.reconstruct(x, num_inferred, seed=5)
+            yield "reconstruct", inputs, {"images": expected}
+    inputs = {"num": number(6), "temperature": np.float32(0.7), "seed": number(2)}
+    yield "sample", inputs, {"images": model.sample(6, temperature=0.7, seed=2)}
+
+
+def test_every_signature_names_its_inputs_and_outputs(saved, signatures):
+    levels = saved[0].config.level_names
+    z, loc, kl = ([f"{kind}_{level}" for level in levels] for kind in ("z", "loc", "kl"))
+    expected = {
+        "serving_default": (["images"], ["elbo", "log_likelihood", *kl, "reconstruction"]),
+        "log_likelihood": (["images", "num_samples", "seed"], ["log_likelihood", "bits_per_dim"]),
+        "encode": (["images", "seed"], [*z, *loc]),
+        "decode": (z, ["images"]),
+        "sample": (["num", "temperature", "seed"], ["images"]),
+        "reconstruct": (["images", "num_inferred", "seed"], ["images"]),
+    }
+    assert set(signatures) == set(expected)
+    for name, (inputs, outputs) in expected.items():
+        assert set(signatures[name].structured_input_signature[1]) == set(inputs)
+        assert set(signatures[name].structured_outputs) == set(outputs)
+
+
+def test_the_batch_is_dynamic_and_the_image_is_not(signatures):
+    specs = signatures["serving_default"].structured_input_signature[1]
+    assert specs["images"].shape.as_list() == [None, 8, 8, 1]
+    outputs = signatures["serving_default"].structured_outputs
+    assert outputs["elbo"].shape.rank == 1 and outputs["elbo"].shape[0] is None
+
+
+def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(saved):
+    model, path = saved
+    stored = tf.train.list_variables(str(path / "variables" / "variables"))
+    sizes = sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
+    assert sizes == sorted(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+# It runs without the repository on its path, and cannot import these even where installed.
+FRESH_PROCESS = """
+import json, pickle, sys
+
+for name in ("matnet_tf", "tensorflow_probability"):
+    sys.modules[name] = None
+try:
+    import matnet_tf
+except ImportError:
+    pass
+else:
+    raise SystemExit("matnet_tf can be imported")
+
+import numpy as np
+import tensorflow as tf
+
+path, requests = sys.argv[1:]
+signatures = tf.saved_model.load(path).signatures
+differences = []
+for name, inputs, expected in pickle.load(open(requests, "rb")):
+    answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+    if set(answer) != set(expected):
+        raise SystemExit(f"{name} gives {sorted(answer)}")
+    for key, value in expected.items():
+        difference = np.abs(answer[key].numpy() - value) / np.maximum(1, np.abs(value))
+        differences.append((name, key, float(difference.max())))
+print(json.dumps(differences))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
+    model, path = saved
+    requests = [(n, i, {k: np.asarray(v) for k, v in e.items()}) for n, i, e in calls(model)]
+    (tmp_path / "requests").write_bytes(pickle.dumps(requests))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(tmp_path / "requests")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert {name for name, *_ in differences} == set(export.signatures_of(model))
+    assert max(difference for *_, difference in differences) < 1e-5, differences
+
+
+def test_every_signature_gives_what_the_model_gives(saved, signatures):
+    for name, inputs, expected in calls(saved[0]):
+        answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        assert set(answer) == set(expected)
+        for key, value in expected.items():
+            np.testing.assert_allclose(answer[key], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message"),
+    [
+        ("serving_default", {"images": binary_images(2) * 2}, "finite and lie in [0, 1]"),
+        ("serving_default", {"images": binary_images(2) * np.nan}, "finite and lie in [0, 1]"),
+        ("serving_default", {"images": binary_images(2)[:0]}, "images must be at least one"),
+        (
+            "log_likelihood",
+            {"images": binary_images(2), "num_samples": number(0), "seed": number(0)},
+            "num_samples must be at least 1",
+        ),
+        (
+            "reconstruct",
+            {"images": binary_images(2), "num_inferred": number(5), "seed": number(0)},
+            "num_inferred must lie in",
+        ),
+        (
+            "sample",
+            {"num": number(0), "temperature": np.float32(1), "seed": number(0)},
+            "num must be at least 1",
+        ),
+        (
+            "sample",
+            {"num": number(1), "temperature": np.float32(-1), "seed": number(0)},
+            "temperature must be at least 0",
+        ),
+    ],
+)
+def test_bad_input_is_an_error_that_names_it(signatures, name, inputs, message):
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+    assert message in str(caught.value)
+
+
+def test_an_export_is_a_saved_model_with_its_config_beside_it(workdir):
+    path = export.export(workdir, weights="averaged")
+    assert path == str(workdir / "export" / "1")
+    assert tf.saved_model.contains_saved_model(path)
+    extra = workdir / "export" / "1" / "assets.extra"
+    assert (extra / "config.json").read_bytes() == (workdir / "config.json").read_bytes()
+    origin = json.loads((extra / "export.json").read_text())
+    assert origin["weights"] == "averaged" and origin["checkpoint_step"] == 7
+    x = tf.constant(binary_images(2))
+    answer = tf.saved_model.load(path).signatures["serving_default"](images=x)
+    expected = experiment.load(workdir, "averaged").model.elbo(x)
+    np.testing.assert_allclose(answer["elbo"], expected.elbo, rtol=1e-5)
+
+
+def test_raw_or_averaged_weights_are_exported_as_asked(workdir, quick_save):
+    weights = {
+        kind: np.load(f"{export.export(workdir, kind)}/weight.npy")
+        for kind in ("raw", "averaged", "auto")
+    }
+    assert np.all(weights["raw"] == 1)
+    assert not np.any(weights["averaged"] == 1)
+    np.testing.assert_array_equal(weights["auto"], weights["averaged"])
+
+
+def test_versions_increase_and_nothing_else_is_left(workdir, quick_save):
+    (workdir / "export" / "9").mkdir(parents=True)
+    assert export.export(workdir) == str(workdir / "export" / "10")
+    assert export.export(workdir) == str(workdir / "export" / "11")
+    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11"}
+
+
+def test_a_version_that_appears_meanwhile_is_not_touched(tmp_path, monkeypatch):
+    temporary = tmp_path / ".writing.1"
+    temporary.mkdir()
+    rename = type(temporary).rename
+
+    def late(self, target):
+        if target.name == "1":
+            target.mkdir()
+            (target / "theirs").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(type(temporary), "rename", late)
+    assert export._publish(temporary, tmp_path).name == "2"
+    assert (tmp_path / "1" / "theirs").exists()
+
+
+def test_a_failed_export_leaves_no_version(workdir, monkeypatch):
+    def full(model, path):
+        path.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        export.export(workdir)
+    assert list((workdir / "export").iterdir()) == []
+
+
+def test_a_work_directory_without_a_checkpoint_is_an_error(tmp_path, tiny_dense):
+    experiment.create(tmp_path, Experiment(tiny_dense))
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        export.export(tmp_path)
+    assert not (tmp_path / "export").exists()

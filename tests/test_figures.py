@@ -1,0 +1,95 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of a work directory show what its checkpoint, metrics and test images hold."""
+
+import pathlib
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from matnet_tf import data, experiment, figures, pictures
+from matnet_tf.config import DataConfig, Experiment, TrainConfig
+
+NAMES = ["samples", "samples_by_temperature", "reconstructions", "kl_area", "curves"]
+
+
+@pytest.fixture
+def setup(tiny_dense) -> Experiment:
+    return Experiment(model=tiny_dense, data=DataConfig("digits"), train=TrainConfig(steps=2))
+
+
+@pytest.fixture
+def workdir(tmp_path, setup):
+    """A work directory with two rows of metrics and one checkpoint."""
+    experiment.create(tmp_path, setup)
+    write_rows(tmp_path, setup)
+    model = experiment.build_model(setup)
+    model.step.assign(2)
+    experiment.Checkpoints(model, tmp_path).save()
+    return tmp_path
+
+
+def write_rows(workdir, setup):
+    kl = {f"kl/{name}": 1.5 + i for i, name in enumerate(setup.model.level_names)}
+    rest = {"elbo": -40.0, "log_likelihood": -30.0, "kl": 7.5, "learning_rate": 1e-3}
+    rows = [{"step": step, **rest, **kl} for step in (1, 2)]
+    experiment.write_metrics(workdir, rows)
+
+
+def pixels(path):
+    return np.rint(matplotlib.image.imread(path)[..., :3] * 255).astype(int)
+
+
+def test_figures_show_the_checkpoint_and_the_seeds_choice_of_test_images(workdir, setup):
+    paths = figures.write_figures(workdir, seed=7)
+    folder = workdir / "figures"
+    assert paths == [str(folder / f"{name}.png") for name in NAMES]
+    model = experiment.load(workdir).model
+    trace = model.walk(None, 100, np.array([0, 7], np.int32))
+    samples = model.likelihood.distribution(model.likelihood(trace.h_td)).mean().numpy()
+    np.testing.assert_array_equal(
+        pixels(folder / "samples.png"), pictures.image_grid(samples, columns=10)
+    )
+
+    chosen = np.random.RandomState(7).permutation(297)[:10]
+    split = data.load(setup.data, "test")
+    x = next(iter(split.evaluation_dataset(10, chosen))).numpy()
+    truth = pictures.image_grid(x, 10)
+    drawn = pixels(folder / "reconstructions.png")[::2, ::2]  # Files have two dots a pixel.
+    height, width = truth.shape[:2]
+    left = drawn.shape[1] - 8 - width
+    np.testing.assert_array_equal(drawn[8 : 8 + height, left : left + width], truth)
+    last = pictures.image_grid(model.reconstruct(x, 3, seed=7).numpy(), 10)
+    difference = drawn[-8 - height : -8, left : left + width] - last
+    # Eager and graph may differ in the last bit, hence by one grey value.
+    assert np.abs(difference).max() <= 1
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_others(workdir):
+    first = [pathlib.Path(p).read_bytes() for p in figures.write_figures(workdir, seed=1)]
+    again = [pathlib.Path(p).read_bytes() for p in figures.write_figures(workdir, seed=1)]
+    other = [pathlib.Path(p).read_bytes() for p in figures.write_figures(workdir, seed=2)]
+    assert first == again
+    assert min(map(len, first)) > 2000, "an empty picture"
+    assert [a == b for a, b in zip(first, other, strict=True)] == [False] * 3 + [True] * 2
+
+
+def test_what_is_missing_is_named_in_one_line(tmp_path, setup):
+    with pytest.raises(ValueError, match="is not a work directory: it has no config.json"):
+        figures.write_figures(tmp_path)
+    experiment.create(tmp_path, setup)
+    with pytest.raises(ValueError, match="has no metrics yet"):
+        figures.write_figures(tmp_path)
+    experiment.write_metrics(tmp_path, [{"step": 1, "elbo": -3.0}])
+    with pytest.raises(ValueError, match="metrics.csv has no value of kl/00_top in its last row"):
+        figures.write_figures(tmp_path)
+    write_rows(tmp_path, setup)
+    with pytest.raises(ValueError, match="no checkpoint"):
+        figures.write_figures(tmp_path)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_averaged_weights_are_refused_where_none_were_kept(workdir):
+    with pytest.raises(ValueError, match="averaged"):
+        figures.write_figures(workdir, weights="averaged")
