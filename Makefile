@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/digits
+JOBS ?= 2
 # Further flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
 DEMO_FLAGS ?=
 
@@ -23,10 +24,10 @@ $(STAMP): setup.py
 	touch $@
 
 quick: venv  ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest --quiet -m "not slow"
+	$(BIN)/python -m pytest --quiet -n $(JOBS) -m "not slow"
 
 test: lint  ## lint and run every test
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet -n $(JOBS)
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check --quiet

@@ -33,5 +33,7 @@ setuptools.setup(
         "tensorflow-probability==0.25.0",
         "tf-keras==2.21.0",  # imported by tensorflow-probability
     ],
-    extras_require={"test": ["dill==0.4.1", "pytest==9.2.0", "ruff==0.17.6"]},
+    extras_require={
+        "test": ["dill==0.4.1", "pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6"]
+    },
 )

@@ -46,6 +46,8 @@ def images_of(element: Any) -> Any:
 class BoundMetric(keras.metrics.Metric):
     """Means over images of the ELBO and its parts, in nats, as one dictionary.
 
+    Images whose bound is not finite are left out.
+
     Args:
       level_names: names of the levels; their means appear as `kl/<name>`.
     """
@@ -59,10 +61,11 @@ class BoundMetric(keras.metrics.Metric):
         self.count = self.add_variable(shape=(), initializer="zeros", name="count")
 
     def update_state(self, bound):
-        parts = [bound.elbo, bound.log_likelihood, *bound.kl.values()]
-        sums = tf.stack([tf.reduce_sum(part) for part in parts])
-        self.total.assign_add(sums)
-        self.count.assign_add(tf.cast(tf.size(bound.elbo), tf.float32))
+        parts = tf.stack([bound.elbo, bound.log_likelihood, *bound.kl.values()])
+        # One NaN, whose step is skipped, must not spoil the mean of an epoch.
+        finite = tf.reduce_all(tf.math.is_finite(parts), axis=0)
+        self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0), axis=1))
+        self.count.assign_add(tf.reduce_sum(tf.cast(finite, tf.float32)))
 
     def result(self):
         means = tf.math.divide_no_nan(self.total.value, self.count.value)

@@ -221,6 +221,14 @@ def test_metrics_are_means_over_images_in_nats():
     assert copy.level_names == metric.level_names
 
 
+def test_an_image_whose_bound_is_not_finite_is_left_out_of_the_means():
+    metric = BoundMetric(["00_top"])
+    elbo = tf.constant([-3.0, np.nan, -5.0])
+    metric.update_state(Bound(elbo, elbo + 1.0, {"00_top": tf.constant([1.0, np.inf, 1.0])}))
+    found = {name: float(value) for name, value in metric.result().items()}
+    assert found == {"elbo": -4.0, "log_likelihood": -3.0, "kl": 1.0, "kl/00_top": 1.0}
+
+
 def test_a_test_step_changes_nothing_but_the_metric():
     model = made(Adam())
     before = values(model.weights)
