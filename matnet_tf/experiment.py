@@ -14,6 +14,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -228,16 +229,18 @@ class Checkpoints:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             self._discard(step)
-            reason = str(error).splitlines()[0][:200]
+            # TensorFlow puts the system's own words last, behind a long path.
+            reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
             raise OSError(
                 f"the checkpoint of step {step} could not be written: {reason}; "
                 f"the one before it is kept"
             ) from None
 
     def _discard(self, step):
-        for path in pathlib.Path(self._manager.directory).glob(f"*-{step}.*"):
+        folder = pathlib.Path(self._manager.directory)
+        for path in [*folder.glob(f"*-{step}.*"), *folder.glob(f"*-{step}_temp")]:
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _paths(self) -> list[str]:
         """Checkpoints by step, found by their files: the list that TensorFlow keeps may be torn."""

@@ -38,9 +38,9 @@ def _leaky_relu(x):
 
 
 def _elu(x):
-    # Not tf.nn.elu: TensorFlow 2.21 with oneDNN fails to optimize graphs that have it in a loop,
+    # Not tf.nn.elu: TensorFlow 2.21 with oneDNN fails to fuse it in graphs that have it in a loop,
     # such as a training function of several steps, and says so at length.
-    return tf.nn.relu(x) + tf.math.expm1(tf.minimum(x, 0.0))
+    return tf.where(x > 0, x, tf.math.expm1(tf.minimum(x, 0.0)))
 
 
 def linear(filters: int, kernel_size: int, dense: bool, **arguments) -> keras.layers.Layer:

@@ -130,7 +130,8 @@ def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(undisturbed, tm
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monkeypatch):
     def full(self, checkpoint_number):
         pathlib.Path(self.directory, f"ckpt-{checkpoint_number}.data-00000-of-00001").touch()
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        pathlib.Path(self.directory, f"ckpt-{checkpoint_number}_temp").mkdir()
+        raise tf.errors.ResourceExhaustedError(None, None, "/a/long/path; No space left on device")
 
     training.train(tiny(steps=4), tmp_path)
     (tmp_path / "config.json").unlink()
