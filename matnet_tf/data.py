@@ -4,6 +4,8 @@
 
 `load` gives a `Split`, and that gives `x`, float32 `[B, H, W, C]` in [0, 1]: endless batches for
 training, of which each is a function of (seed, step) alone, or one pass in order for evaluation.
+Where `x` is drawn from the stored images (binarization, dequantization), training draws it anew
+each time that an image is seen, and evaluation once and for all.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -69,7 +70,9 @@ class Split:
       image_shape: height, width and channels.
       labels: class of each image, int64 `[N]`, or None where there are none.
       binarization: dynamic, threshold or none.
-      binarization_seed: of the fixed draw for evaluation.
+      dequantized: whether uniform noise spreads every 8-bit value over its bin.
+      eight_bit: whether `x` are the values of 8-bit images, exactly value / 255.
+      draw_seed: of the fixed draw for evaluation.
     """
 
     name: str
@@ -77,7 +80,9 @@ class Split:
     image_shape: tuple[int, int, int]
     labels: np.ndarray | None
     binarization: str
-    binarization_seed: int
+    dequantized: bool
+    eight_bit: bool
+    draw_seed: int
 
     @property
     def num_images(self) -> int:
@@ -88,13 +93,13 @@ class Split:
         """Endless batches of `x`, float32 `[B, H, W, C]`.
 
         The batch at a global step is a function of (seed, step) alone: the order is a new
-        permutation in every epoch, epochs follow each other without a gap, and the dynamic
-        binarization is drawn anew each time an image is seen. Images in memory start at any
-        step at once; streamed ones read up to one epoch first.
+        permutation in every epoch, epochs follow each other without a gap, and dynamic
+        binarization or the noise of dequantization is drawn anew each time an image is seen.
+        Images in memory start at any step at once; streamed ones read up to one epoch first.
 
         Args:
           batch_size: B.
-          seed: of order and binarization.
+          seed: of order and draws.
           first_step: global step of the first batch.
 
         Raises:
@@ -105,10 +110,7 @@ class Split:
         noise = _stateless_seed(seed, _NOISE)
 
         def prepare(step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-            own_seed = tf.random.fold_in(noise, step)
-            return self._model_input(
-                images, functools.partial(preprocessing.binarize, seed=own_seed)
-            )
+            return self._model_input(images, tf.random.fold_in(noise, step))
 
         order = _stateless_seed(seed, _ORDER)
         dataset = self.images.shuffled(batch_size, order, first_step).map(prepare)
@@ -119,8 +121,8 @@ class Split:
     ) -> tf.data.Dataset:
         """One pass of `x`, float32 `[B, H, W, C]`, in order; the last batch may be smaller.
 
-        Dynamic binarization is one fixed draw, tied to `binarization_seed` and to the image's
-        index, so a subset or another batch size gives every image the same pixels.
+        Dynamic binarization and dequantization are one fixed draw, tied to `draw_seed` and to the
+        image's index, so a subset or another batch size gives every image the same pixels.
 
         Args:
           batch_size: B.
@@ -131,21 +133,30 @@ class Split:
             of images that there are.
         """
         _require_at_least(1, batch_size=batch_size)
-        fixed = _stateless_seed(self.binarization_seed, _FIXED)
+        fixed = _stateless_seed(self.draw_seed, _FIXED)
 
         def prepare(index: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-            draw = functools.partial(preprocessing.binarize_by_index, indices=index, seed=fixed)
-            return self._model_input(images, draw)
+            return self._model_input(images, fixed, index)
 
         dataset = self.images.ordered(batch_size, self._checked(indices)).map(prepare)
         return datasets.deterministic(dataset.prefetch(2))
 
-    def _model_input(self, images: tf.Tensor, draw: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """`x` of stored images; `draw` binarizes where that is dynamic."""
+    def _model_input(
+        self, images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """`x` of stored images; with `indices` what is drawn is fixed for each image."""
+        if self.dequantized and indices is None:
+            return preprocessing.dequantize(images, seed)
+        if self.dequantized:
+            return preprocessing.dequantize_by_index(images, indices, seed)
         x = preprocessing.scale(images)
-        if self.binarization == "dynamic":
-            return draw(x)
-        return preprocessing.threshold(x) if self.binarization == "threshold" else x
+        if self.binarization == "threshold":
+            return preprocessing.threshold(x)
+        if self.binarization == "none":
+            return x
+        if indices is None:
+            return preprocessing.binarize(x, seed)
+        return preprocessing.binarize_by_index(x, indices, seed)
 
     def _checked(self, indices: np.ndarray | None) -> np.ndarray:
         if indices is None:
@@ -170,28 +181,53 @@ def load(config: DataConfig, split: str) -> Split:
     Validation images are the last `validation_images` of the training split, which loses them.
 
     Args:
-      config: which data set, where, and how it is binarized.
+      config: which data set, where, and how it is binarized or dequantized.
       split: train, validation or test.
 
     Raises:
       ValueError: if there is no such data set or split, it is not prepared (the message says what
-        to run; nothing is downloaded), its images cannot be used, or splits overlap.
+        to run; nothing is downloaded), its images cannot be used, splits overlap, or images that
+        are binary, or stored as floats, are to be dequantized.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {list(SPLITS)}; got {split!r}")
     if split == "validation" and not config.validation_images:
         raise ValueError("there is no validation split: DataConfig.validation_images is 0")
     known = DATA_SETS.get(config.name, DataSet())
-    images, labels = _digits(config, split) if known.embedded else _stored(config, split, known)
     binarization = known.binarization if config.binarization == "auto" else config.binarization
+    if config.dequantize:
+        _check_dequantizable(config.name, known, binarization)
+    images, labels = _digits(config, split) if known.embedded else _stored(config, split, known)
+    if config.dequantize and images.dtype != np.uint8:
+        raise ValueError(
+            f"DataConfig.dequantize is for 8-bit images; those of {config.name} are stored as "
+            f"{images.dtype.name}"
+        )
+    values_of_8_bits = images.dtype == np.uint8 and known.white == 255
     return Split(
         name=split,
         images=images,
         image_shape=images.image_shape,
         labels=labels,
         binarization=binarization,
-        binarization_seed=config.binarization_seed,
+        dequantized=config.dequantize,
+        eight_bit=values_of_8_bits and binarization == "none" and not config.dequantize,
+        draw_seed=config.draw_seed,
     )
+
+
+def _check_dequantizable(name: str, known: DataSet, binarization: str) -> None:
+    """What can be said before any image is read."""
+    if known.white != 255:
+        raise ValueError(
+            f"DataConfig.dequantize is for 8-bit images; those of {name} have the values 0 to "
+            f"{known.white}"
+        )
+    if binarization != "none":
+        raise ValueError(
+            f"DataConfig.dequantize is for images that are not binarized; the binarization of "
+            f"{name} is {binarization} unless you add --data.binarization=none"
+        )
 
 
 def _part(config: DataConfig, split: str, total: int) -> slice:

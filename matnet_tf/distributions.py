@@ -1,21 +1,33 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Distributions of the latents (paper, Eqs. 8 and 11).
+"""Distributions of the latents (paper, Eqs. 8 and 11) and of 8-bit pixels (Sec. 2.3).
 
-The one place where parameters become a distribution: in float32 whatever the compute dtype, with
-log-variances bounded smoothly and means clipped where no trained model has them, so that no
-finite parameter gives an infinite number anywhere, a KL and its square included.
+Where parameters become a distribution: in float32 whatever the compute dtype, with log-variances
+bounded smoothly and means clipped where no trained model has them, so that no finite parameter
+gives an infinite number anywhere, a KL and its square included.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 tfd = tfp.distributions
 
-__all__ = ["diagonal_normal", "kl_per_unit", "tempered"]
+__all__ = [
+    "DiscreteDistribution",
+    "IntegratedLogistic",
+    "bounded",
+    "clipped_mean",
+    "diagonal_normal",
+    "kl_per_unit",
+    "tempered",
+]
 
+LARGEST_LEVEL = 255.0  # Of 8-bit values.
 LARGEST_MEAN = 1e6  # Its square over the smallest variance, squared once more, is a float32.
 
 
@@ -35,11 +47,20 @@ def diagonal_normal(
     """
     parameters = latent_scale * tf.cast(parameters, tf.float32)
     loc, log_var = tf.split(parameters, 2, axis=-1)
-    loc = tf.clip_by_value(loc, -LARGEST_MEAN, LARGEST_MEAN)
-    log_var = log_var_bound * tf.tanh(log_var / log_var_bound)
+    scale = tf.exp(bounded(log_var, log_var_bound) / 2)
     return tfd.Independent(
-        tfd.Normal(loc, tf.exp(log_var / 2)), reinterpreted_batch_ndims=loc.shape.rank - 1
+        tfd.Normal(clipped_mean(loc), scale), reinterpreted_batch_ndims=loc.shape.rank - 1
     )
+
+
+def bounded(x: tf.Tensor, bound: float) -> tf.Tensor:
+    """x where it is small, and smoothly never beyond plus or minus `bound`."""
+    return bound * tf.tanh(x / bound)
+
+
+def clipped_mean(loc: tf.Tensor) -> tf.Tensor:
+    """`loc`, cut where no trained model has it: at plus and minus a million."""
+    return tf.clip_by_value(loc, -LARGEST_MEAN, LARGEST_MEAN)
 
 
 def kl_per_unit(posterior: tfd.Independent, prior: tfd.Independent) -> tf.Tensor:
@@ -57,3 +78,99 @@ def tempered(distribution: tfd.Independent, temperature: tf.Tensor | float) -> t
         tfd.Normal(normal.loc, temperature * normal.scale),
         reinterpreted_batch_ndims=distribution.reinterpreted_batch_ndims,
     )
+
+
+class DiscreteDistribution(tfd.Distribution):
+    """What distributions of our own over discrete values share.
+
+    Args:
+      parameters: the constructor's arguments by name, as TFP wants to know them.
+      name: of the distribution.
+    """
+
+    def __init__(self, parameters: dict[str, Any], name: str):
+        super().__init__(
+            dtype=tf.float32,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+
+class IntegratedLogistic(DiscreteDistribution):
+    """A Logistic integrated over each of the 256 levels of an 8-bit value (Sec. 2.3; [11] there).
+
+    The mass of level v is the Logistic's between v - 1/2 and v + 1/2; level 0 has all below 1/2
+    and level 255 all above 254 1/2, so the masses sum to 1. Values are `v / 255`, in [0, 1], as
+    images are everywhere in this package; values between two levels have the mass of neither, so
+    they have to be refused by whoever takes data from outside.
+
+    Args:
+      loc: of the Logistic, in [0, 1] for one within the range of the values.
+      scale: of the Logistic, positive, in the same unit; broadcasts with `loc`.
+    """
+
+    def __init__(self, loc: tf.Tensor, scale: tf.Tensor, name: str = "IntegratedLogistic"):
+        parameters = dict(locals())
+        self._loc = tf.convert_to_tensor(loc, tf.float32)
+        self._scale = tf.convert_to_tensor(scale, tf.float32)
+        super().__init__(parameters, name)
+
+    @property
+    def loc(self) -> tf.Tensor:
+        """Location of the Logistic, on the scale of the values."""
+        return self._loc
+
+    @property
+    def scale(self) -> tf.Tensor:
+        """Scale of the Logistic, on the scale of the values."""
+        return self._scale
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {"loc": tfp.util.ParameterProperties(), "scale": tfp.util.ParameterProperties()}
+
+    def _event_shape(self):
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+    def _log_prob(self, value):
+        # With a < b the edges of a level in units of the scale, sigmoid(b) - sigmoid(a) is
+        # sigmoid(b) sigmoid(-a) (1 - exp(a - b)): a sum of three logarithms without cancellation,
+        # where a - b is the same for every level. In units of levels, since those are exact.
+        level = tf.round(value * LARGEST_LEVEL)
+        distance = level - self._loc * LARGEST_LEVEL
+        scale = self._scale * LARGEST_LEVEL
+        below = tf.where(level > 0, (distance - 0.5) / scale, 0.0)
+        above = tf.where(level < LARGEST_LEVEL, (distance + 0.5) / scale, 0.0)
+        log_prob = tf.where(level < LARGEST_LEVEL, -tf.nn.softplus(-above), 0.0)
+        log_prob -= tf.where(level > 0, tf.nn.softplus(below), 0.0)
+        inner = (level > 0) & (level < LARGEST_LEVEL)
+        # Not log1mexp, whose gradient is NaN where the scale is huge.
+        return log_prob + tf.where(inner, tf.math.log(-tf.math.expm1(-1 / scale)), 0.0)
+
+    def _quantile(self, value):
+        """The smallest value whose cumulative probability reaches `value`, in [0, 1)."""
+        tiny = np.finfo(np.float32).tiny
+        logit = tf.math.log(tf.maximum(value, tiny)) - tf.math.log1p(-value)
+        level = tf.round((self._loc + self._scale * logit) * LARGEST_LEVEL)
+        return tf.clip_by_value(level, 0, LARGEST_LEVEL) / LARGEST_LEVEL
+
+    def _sample_n(self, n, seed=None):
+        shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        seed = tfp.random.sanitize_seed(seed)
+        return self._quantile(tf.random.stateless_uniform(shape, seed))
+
+    def _mean(self):
+        """The mean of the Logistic cut to [0, 1], within half a level of the masses' own."""
+        # The mean is the integral over t of sigmoid((loc - t) / scale), from 0 to 1. A location
+        # far outside only costs precision, and so does the difference where the scale is large.
+        loc = tf.clip_by_value(self._loc, -20 * self._scale, 1 + 20 * self._scale)
+        above = self._scale * tf.nn.softplus((1 - loc) / self._scale)
+        below = self._scale * tf.nn.softplus(-loc / self._scale)
+        flat = tf.sigmoid((self._loc - 0.5) / self._scale)
+        return tf.where(self._scale > 3, flat, tf.clip_by_value(1 - (above - below), 0, 1))

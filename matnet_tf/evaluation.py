@@ -15,19 +15,16 @@ times the image-samples per second of plain graphs for dense models, 0.56 for co
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
+import functools
 import hashlib
-import io
 import json
 import os
 import pathlib
 import sys
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,6 +32,13 @@ import tensorflow as tf
 from matnet_tf import data, experiment
 from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.config import EvaluateConfig
+from matnet_tf.evaluation_files import (
+    PerImage,
+    append_record,
+    load_batches,
+    read_records,
+    save_batch,
+)
 from matnet_tf.model import MatNet, seed_tensor
 from matnet_tf.serialization import to_dict
 from matnet_tf.training_step import images_of
@@ -46,16 +50,8 @@ ELBO_SAMPLES = 5  # Draws of the latents over which the ELBO of an image is aver
 _PROGRESS_SECONDS = 10.0  # Between two lines, where they cannot overwrite each other.
 
 
-class PerImage(NamedTuple):
-    """Bounds on log p(x), image by image, float64, in nats."""
-
-    log_likelihood: dict[int, np.ndarray]  # {K: [N]}: the K-sample bound, for nested K
-    elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
-    kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
-
-
 def importance_weighted_bound(
-    model: MatNet, dataset: Iterable[Any], num_samples: int, seed: int = 0, chunk: int = 5000
+    model: MatNet, dataset: Iterable[Any], num_samples: int, seed: int = 0, chunk: int | None = None
 ) -> PerImage:
     """The importance-weighted bound and the ELBO of every image of a data set.
 
@@ -69,7 +65,8 @@ def importance_weighted_bound(
         of dictionaries with `image`.
       num_samples: K.
       seed: of the samples.
-      chunk: image-samples per top-down pass, which bounds the memory.
+      chunk: image-samples per top-down pass, which bounds the memory; by default the model's
+        `samples_per_pass`.
 
     Returns:
       The bounds in nats, one entry per image in the data set's order.
@@ -105,13 +102,13 @@ def evaluate(
     workdir = pathlib.Path(workdir)
     data_config = experiment.read(workdir).data
     data_config = dataclasses.replace(data_config, dir=data_dir or data_config.dir)
-    _read_records(workdir)  # A file that could not be added to must show before the work.
+    read_records(workdir)  # A file that could not be added to must show before the work.
     split = data.load(data_config, config.split)
     chosen = _chosen(config, split.num_images)
     loaded = experiment.load(workdir, config.weights)
     settings = _settings(config, loaded, split, len(chosen))
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    for record in _read_records(workdir):
+    for record in read_records(workdir):
         if record["key"] == key:
             print("evaluate: already in evaluation.json", file=sys.stderr)
             return record
@@ -119,8 +116,8 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     experiment.write_atomically(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
-    record = _record(settings, bounds, seconds, loaded.model.config.image_shape) | {"key": key}
-    _append_record(workdir, record)
+    record = _record(settings, bounds, seconds, loaded.model) | {"key": key}
+    append_record(workdir, record)
     return record
 
 
@@ -132,7 +129,7 @@ def _by_batch(
     dataset: Iterable[Any],
     num_samples: int,
     seed: int,
-    chunk: int,
+    chunk: int | None,
     position: int = 0,
 ) -> Iterator[PerImage]:
     """Bounds batch by batch; `position` is that of the data set's first image."""
@@ -205,6 +202,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Everything that the result is a function of, under the names that the record has."""
     drawn = split.binarization == "dynamic"
+    noise = "uniform" if split.dequantized else "none"
     return {
         "data": loaded.experiment.data.name,
         "split": config.split,
@@ -213,10 +211,8 @@ def _settings(
             "of": split.num_images,
             "subset_seed": config.seed if count < split.num_images else None,
         },
-        "binarization": {
-            "method": split.binarization,
-            "seed": split.binarization_seed if drawn else None,
-        },
+        "binarization": {"method": split.binarization, "seed": split.draw_seed if drawn else None},
+        "dequantization": {"method": noise, "seed": split.draw_seed if split.dequantized else None},
         "weights": loaded.weights,
         "checkpoint_step": loaded.step,
         "model_digest": _digest(loaded.model),
@@ -224,7 +220,7 @@ def _settings(
         "elbo_samples": ELBO_SAMPLES,
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "chunk": config.chunk,
+        "chunk": config.chunk or loaded.model.samples_per_pass,
         "package_version": __version__,
         "commit": experiment.commit(),
     }
@@ -233,7 +229,7 @@ def _settings(
 def _digest(model: MatNet) -> str:
     """A digest of the architecture and of every weight that a bound depends on."""
     digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for variable in model.trainable_variables:
+    for variable in model.bound_weights:
         digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
     return digest.hexdigest()[:16]
 
@@ -246,64 +242,25 @@ def _measure(
 ) -> tuple[PerImage, float]:
     """Bounds of the chosen images, and the seconds that they took; goes on from saved batches."""
     size = config.batch_size
-    done = _load_batches(folder, -(-len(chosen) // size))
+    done = load_batches(folder, -(-len(chosen) // size))
     parts, seconds = [part for part, _ in done], sum(taken for _, taken in done)
     position = sum(len(part.elbo) for part in parts)
     progress = _Progress(position, len(chosen))
     if position < len(chosen):
         dataset = split.evaluation_dataset(size, chosen[position:])
-        batches = _by_batch(model, dataset, config.num_samples, config.seed, config.chunk, position)
+        batches = _by_batch(
+            model, dataset, config.num_samples, config.seed, config.chunk or None, position
+        )
         started = time.monotonic()
         for part in batches:
             taken = time.monotonic() - started
             images = chosen[position : position + len(part.elbo)]
-            _save_batch(folder / f"{len(parts):06d}.npz", part, images, taken)
+            save_batch(folder / f"{len(parts):06d}.npz", part, images, taken)
             parts.append(part)
             position, seconds = position + len(part.elbo), seconds + taken
             progress.show(position)
             started = time.monotonic()
     return _concatenate(parts), seconds
-
-
-def _save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: float) -> None:
-    """Writes the results of a batch, so that a crash leaves a whole file or none."""
-    buffer = io.BytesIO()
-    bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
-    kl = {f"kl/{level}": v for level, v in part.kl.items()}
-    np.savez(buffer, images=images, elbo=part.elbo, seconds=seconds, **bounds, **kl)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:
-    """The batches that are saved already, with their seconds, up to the first that is not."""
-    found = []
-    for number in range(most):
-        path = folder / f"{number:06d}.npz"
-        try:
-            found.append(_load_batch(path))
-        except FileNotFoundError:
-            break
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"evaluate: {path} is computed again: {error}", file=sys.stderr)
-            break
-    return found
-
-
-def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
-    # From memory, since NumPy leaves a damaged file open.
-    with np.load(io.BytesIO(path.read_bytes())) as stored:
-        arrays = dict(stored)
-
-    def under(prefix):
-        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-    bounds = {int(k): v for k, v in under("log_likelihood/").items()}
-    return PerImage(bounds, arrays["elbo"], under("kl/")), float(arrays["seconds"])
 
 
 class _Progress:
@@ -336,17 +293,26 @@ def _duration(seconds: float) -> str:
 # The record.
 
 
-def _record(settings, bounds: PerImage, seconds: float, image_shape) -> dict[str, Any]:
+def _record(settings, bounds: PerImage, seconds: float, model: MatNet) -> dict[str, Any]:
     num_samples, count = settings["num_samples"], settings["images"]["count"]
     nll = {k: -float(v.mean()) for k, v in bounds.log_likelihood.items()}
+    neg_elbo = -float(bounds.elbo.mean())
+    kl = {level: float(v.mean()) for level, v in bounds.kl.items()}
+    bins = model.likelihood.pixels.bins
+    bits = functools.partial(bits_per_dim, image_shape=model.config.image_shape)
     return settings | {
         "nll": nll[num_samples],
         "nll_se": _standard_error(bounds.log_likelihood[num_samples]),
-        "neg_elbo": -float(bounds.elbo.mean()),
+        "neg_elbo": neg_elbo,
         "neg_elbo_se": _standard_error(bounds.elbo),
         "nll_by_num_samples": {str(k): value for k, value in nll.items()},
-        "bits_per_dim": bits_per_dim(nll[num_samples], image_shape),
-        "kl": {level: float(v.mean()) for level, v in bounds.kl.items()},
+        "bits_per_dim": bits(nll[num_samples], bins=bins),
+        # Where the ELBO spends them; the two add up to its bits per dimension.
+        "elbo_bits_per_dim": {
+            "latents": bits(sum(kl.values())),
+            "pixels": bits(neg_elbo - sum(kl.values()), bins=bins),
+        },
+        "kl": kl,
         "tuned_on_test": False,
         "seconds": seconds,
         "image_samples_per_second": num_samples * count / seconds,
@@ -358,42 +324,3 @@ def _standard_error(values: np.ndarray) -> float | None:
     if len(values) < 2:
         return None
     return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of evaluation.json; none where there is no such file.
-
-    Raises:
-      ValueError: if the file is not a list of records.
-    """
-    path = workdir / "evaluation.json"
-    if not path.exists():
-        return []
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        records, reason = None, str(error)
-    else:
-        reason = "it is not a list of records with a key"
-    if isinstance(records, list) and all(isinstance(r, dict) and "key" in r for r in records):
-        return records
-    raise ValueError(f"{path} is not a file of bin/evaluate ({reason}); move it away to go on")
-
-
-def _append_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
-    """Adds a record to evaluation.json; one evaluation at a time, and never half of a file."""
-    with _locked(workdir):
-        records = [*_read_records(workdir), record]
-        text = json.dumps(records, indent=2, allow_nan=False) + "\n"
-        experiment.write_atomically(workdir / "evaluation.json", text)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a lock on a folder, which the system lets go of when the process ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -42,7 +42,7 @@ __all__ = [
     "write_metrics",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # Of config.json and of the names of variables in checkpoints.
 
 
 class Loaded(NamedTuple):
@@ -116,7 +116,9 @@ def read(workdir: str | os.PathLike) -> Experiment:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a config written by bin/train: {error!r}") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}; this package reads 1")
+        raise ValueError(
+            f"{path} has format version {version}; this package reads {FORMAT_VERSION}"
+        )
     return from_dict(Experiment, values)
 
 

@@ -6,11 +6,13 @@ Inputs and outputs have names; B is any number of images, float32 `[B, H, W, C]`
 range; `num_samples`, `num`, `num_inferred` and `seed` are int32 scalars, `temperature` is a
 float32 scalar. Levels are called `00_top`, `01_7x7`, ..., top first. Everything in nats.
 
-    serving_default(images)         elbo, log_likelihood, kl_<level> [B]; reconstruction
+    serving_default(images)         elbo, log_likelihood, kl_<level> [B]; reconstruction (not with
+                                    the local autoregressive model, whose draw takes its time)
     log_likelihood(images, num_samples, seed)
                                     log_likelihood: the K-sample bound, bits_per_dim: [B] float64
     encode(images, seed)            loc_<level>, z_<level>: the posterior's mean and a draw
-    decode(z_<level>, ...)          images [B, H, W, C]: the mean of p(x | z)
+    decode(z_<level>, ...)          images [B, H, W, C]: the mean of p(x | z), or with the local
+                                    autoregressive model a draw (with seed 0), as in the next two
     sample(num, temperature, seed)  images [num, H, W, C]
     reconstruct(images, num_inferred, seed)
                                     images: the top levels from the posterior, the rest drawn
@@ -23,7 +25,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -33,13 +34,12 @@ from typing import Any
 import tensorflow as tf
 
 from matnet_tf import experiment
-from matnet_tf.descent import Trace
+from matnet_tf.bounds import bits_per_dim
 from matnet_tf.model import MatNet, seed_tensor
 from matnet_tf.version import __version__
 
 __all__ = ["export", "save", "signatures_of"]
 
-CHUNK = 5000  # Image-samples per pass of a bound, as in `MatNet.log_likelihood`.
 _NUMBER = tf.TensorSpec([], tf.int32)
 
 Outputs = dict[str, tf.Tensor]
@@ -93,8 +93,7 @@ def save(model: MatNet, path: str | os.PathLike) -> None:
       OSError: if it cannot be written.
     """
     holder = tf.Module()
-    layers = (model.guide, model.top_down, model.likelihood)
-    holder.weights = tuple(weight.value for layer in layers for weight in layer.weights)
+    holder.weights = tuple(weight.value for weight in model.bound_weights)
     try:
         tf.saved_model.save(holder, str(path), signatures=signatures_of(model))
     except tf.errors.OpError as error:
@@ -135,21 +134,20 @@ def _concrete(function: Callable[..., Outputs], specs: dict[str, tf.TensorSpec])
 def _serving_default(model):
     def serving_default(images):
         bound, trace = model.bound_and_trace(_checked(model, images), seed_tensor(0))
-        return {
-            "elbo": bound.elbo,
-            "log_likelihood": bound.log_likelihood,
-            **{f"kl_{level}": kl for level, kl in bound.kl.items()},
-            "reconstruction": _mean_image(model, trace),
-        }
+        outputs = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
+        outputs |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
+        if model.likelihood.has_mean:
+            outputs["reconstruction"] = model.images(trace, seed_tensor(0))
+        return outputs
 
     return serving_default
 
 
 def _log_likelihood(model):
     def log_likelihood(images, num_samples, seed):
-        _require(num_samples >= 1, "num_samples must be at least 1")
+        num_samples = _ensured(num_samples, num_samples >= 1, "num_samples must be at least 1")
         nats = _bound(model, _checked(model, images), num_samples, _stateless(seed))
-        bits = -nats / (math.prod(model.config.image_shape) * math.log(2.0))
+        bits = bits_per_dim(-nats, model.config.image_shape, model.likelihood.pixels.bins)
         return {"log_likelihood": nats, "bits_per_dim": bits}
 
     return log_likelihood
@@ -158,7 +156,7 @@ def _log_likelihood(model):
 def _encode(model):
     def encode(images, seed):
         x = _checked(model, images)
-        trace = model.walk(model.guide.watch(x), tf.shape(x)[0], _stateless(seed))
+        trace = model.walk(model.watch(x), tf.shape(x)[0], _stateless(seed))
         means = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
         return means | {f"z_{level.name}": level.z for level in trace.levels}
 
@@ -169,17 +167,17 @@ def _decode(model):
     def decode(**latents):
         z = tuple(latents[f"z_{level}"] for level in model.config.level_names)
         trace = model.walk(None, tf.shape(z[0])[0], seed_tensor(0), latents=z)
-        return {"images": _mean_image(model, trace)}
+        return {"images": model.images(trace, seed_tensor(0))}
 
     return decode
 
 
 def _sample(model):
     def sample(num, temperature, seed):
-        _require(num >= 1, "num must be at least 1")
-        _require(temperature >= 0, "temperature must be at least 0")
+        num = _ensured(num, num >= 1, "num must be at least 1")
+        temperature = _ensured(temperature, temperature >= 0, "temperature must be at least 0")
         trace = model.walk(None, num, _stateless(seed), temperature=temperature)
-        return {"images": _mean_image(model, trace)}
+        return {"images": model.images(trace, _stateless(seed))}
 
     return sample
 
@@ -189,12 +187,13 @@ def _reconstruct(model):
 
     def reconstruct(images, num_inferred, seed):
         inside = (num_inferred >= 0) & (num_inferred <= levels)
-        _require(inside, f"num_inferred must lie in [0, {levels}], the model's levels")
+        message = f"num_inferred must lie in [0, {levels}], the model's levels"
+        num_inferred = _ensured(num_inferred, inside, message)
         x = _checked(model, images)
         trace = model.walk(
-            model.guide.watch(x), tf.shape(x)[0], _stateless(seed), num_inferred=num_inferred
+            model.watch(x), tf.shape(x)[0], _stateless(seed), num_inferred=num_inferred
         )
-        return {"images": _mean_image(model, trace)}
+        return {"images": model.images(trace, _stateless(seed))}
 
     return reconstruct
 
@@ -204,8 +203,8 @@ def _reconstruct(model):
 
 def _bound(model: MatNet, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """`MatNet.log_likelihood` as a graph: the K-sample bound `[B]`, float64, chunk by chunk."""
-    view, images = model.guide.watch(x), tf.shape(x)[0]
-    per_pass = tf.maximum(1, CHUNK // tf.maximum(1, images))
+    view, images = model.watch(x), tf.shape(x)[0]
+    per_pass = tf.maximum(1, model.samples_per_pass // tf.maximum(1, images))
 
     def add_chunk(first, largest, total):
         k = tf.minimum(per_pass, num_samples - first)
@@ -223,26 +222,22 @@ def _bound(model: MatNet, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor)
     return largest + tf.math.log(total / tf.cast(num_samples, tf.float64))
 
 
-def _mean_image(model: MatNet, trace: Trace) -> tf.Tensor:
-    return model.likelihood.distribution(model.likelihood(trace.h_td)).mean()
-
-
 def _stateless(seed: tf.Tensor) -> tf.Tensor:
     """The seed, int32 `[2]`, that `seed_tensor` makes of the same number."""
     return tf.stack([tf.zeros_like(seed), seed])
 
 
 def _checked(model: MatNet, images: tf.Tensor) -> tf.Tensor:
-    low, high = model.likelihood.low, model.likelihood.high
-    _require(tf.shape(images)[0] >= 1, "images must be at least one")
-    # A comparison with NaN is false, so this refuses NaN too.
-    inside = tf.reduce_all((images >= low) & (images <= high))
-    _require(inside, f"images must be finite and lie in [{low:g}, {high:g}]")
-    return images
+    pixels = model.likelihood.pixels
+    images = _ensured(images, tf.shape(images)[0] >= 1, "images must be at least one")
+    valid = ~tf.reduce_any(pixels.invalid(images))
+    return _ensured(images, valid, f"images must be {pixels.expected}")
 
 
-def _require(condition: tf.Tensor, message: str) -> None:
-    tf.debugging.Assert(condition, [message])
+def _ensured(value: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
+    """The value, which nothing can use before the condition was seen to hold."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
+        return tf.identity(value)
 
 
 # Versions.

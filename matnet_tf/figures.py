@@ -1,17 +1,34 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's figures, drawn from a work directory."""
+"""The paper's figures, drawn from a work directory into its folder `figures`.
+
+They are, in order:
+
+samples.png                 100 draws from the model, as means of p(x | z) (paper, Fig. 3), or
+                            with the local model as draws from it (paper, Fig. 5a)
+samples_by_temperature.png  draws with the priors' scales multiplied by 1 down to 0.25
+reconstructions.png         images, and what is left of them if the top k levels are kept from
+                            the posterior and the rest drawn from the prior
+kl_area.png                 the KL of every module over training, in nats, stacked (Fig. 4)
+bits.png                    where the bits go: those of every module and of the pixels given
+                            the latents, in bits per dimension over training, stacked; beside
+                            it the runs to compare with
+curves.png                  ELBO, log-likelihood, KL and learning rate over training
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from matnet_tf import data, experiment, pictures
+from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import DataConfig
+from matnet_tf.likelihoods import PIXELS
 from matnet_tf.model import MatNet, seed_tensor
 from matnet_tf.network import View
 
@@ -21,16 +38,13 @@ _SIDE = 10  # samples a side, and images a row
 _TEMPERATURES = (1.0, 0.85, 0.7, 0.5, 0.25)
 
 
-def write_figures(workdir: str | os.PathLike, weights: str = "auto", seed: int = 0) -> list[str]:
-    """Draws a work directory's figures into `<workdir>/figures/`.
-
-    They are, in order:
-      samples.png: 100 draws from the model, as means of p(x | z) (paper, Fig. 3).
-      samples_by_temperature.png: draws with the priors' scales multiplied by 1 down to 0.25.
-      reconstructions.png: images, and what is left of them if the top k levels are kept from
-        the posterior and the rest drawn from the prior.
-      kl_area.png: the KL of every module over training, in nats, stacked (paper, Fig. 4).
-      curves.png: ELBO, log-likelihood, KL and learning rate over training.
+def write_figures(
+    workdir: str | os.PathLike,
+    weights: str = "auto",
+    seed: int = 0,
+    compare: Sequence[str | os.PathLike] = (),
+) -> list[str]:
+    """Draws a work directory's figures, listed above, into `<workdir>/figures/`.
 
     The images are the first 10 of the test split in an order shuffled by the seed. They are
     held-out examples to look at: no number is computed from them and nothing is chosen by them.
@@ -39,6 +53,7 @@ def write_figures(workdir: str | os.PathLike, weights: str = "auto", seed: int =
       workdir: where `bin/train` ran.
       weights: `raw`, `averaged`, or `auto`: averaged where there are any.
       seed: of the samples, the reconstructions and the choice of images.
+      compare: other work directories, for bits.png.
 
     Returns:
       The paths written, in the order above.
@@ -48,6 +63,7 @@ def write_figures(workdir: str | os.PathLike, weights: str = "auto", seed: int =
         set is not there.
     """
     setup = experiment.read(workdir)
+    bits = [_bits(other) for other in (workdir, *compare)]
     rows = _metrics(workdir, setup.model.level_names)
     model = experiment.load(workdir, weights).model
     drawn = {
@@ -55,6 +71,7 @@ def write_figures(workdir: str | os.PathLike, weights: str = "auto", seed: int =
         "samples_by_temperature": pictures.labelled_rows(_by_temperature(model, seed)),
         "reconstructions": _reconstructions(model, _examples(setup.data, seed), seed),
         "kl_area": _kl_area(rows, setup.model.level_names),
+        "bits": pictures.bit_areas(bits),
         "curves": pictures.training_curves(rows),
     }
     folder = pathlib.Path(workdir) / "figures"
@@ -89,9 +106,9 @@ def _examples(config: DataConfig, seed: int) -> np.ndarray:
 
 
 def _images(model: MatNet, rows: int, seed: int, view: View | None = None, **arguments: Any):
-    """Means of p(x | z), `[rows, H, W, C]`, at the end of one walk down the network."""
+    """Images `[rows, H, W, C]` at the end of one walk down the network."""
     trace = model.walk(view, rows, seed_tensor(seed), **arguments)
-    return model.likelihood.distribution(model.likelihood(trace.h_td)).mean().numpy()
+    return model.images(trace, seed_tensor(seed)).numpy()
 
 
 def _by_temperature(model: MatNet, seed: int) -> list[tuple[str, np.ndarray]]:
@@ -102,7 +119,7 @@ def _by_temperature(model: MatNet, seed: int) -> list[tuple[str, np.ndarray]]:
 
 
 def _reconstructions(model: MatNet, x: np.ndarray, seed: int) -> pictures.Figure:
-    view, levels = model.guide.watch(model.checked(x)), model.config.num_levels
+    view, levels = model.watch(model.checked(x)), model.config.num_levels
     rows = [
         (f"keep top {k} of {levels}", _images(model, len(x), seed, view, num_inferred=k))
         for k in pictures.depths(levels)
@@ -114,3 +131,21 @@ def _kl_area(rows: list[dict[str, float]], level_names: tuple[str, ...]) -> pict
     nothing = float("nan")
     kl = {name: [row.get(f"kl/{name}", nothing) for row in rows] for name in level_names}
     return pictures.kl_area([row["step"] for row in rows], kl)
+
+
+def _bits(workdir: str | os.PathLike) -> tuple[str, list[float], dict[str, list[float]]]:
+    """Title, steps, and bits per dimension of every level and of the pixels."""
+    model = experiment.read(workdir).model
+    rows = _metrics(workdir, model.level_names)
+    nothing = float("nan")
+
+    def column(tag: str, sign: float = 1.0, bins: int = 1) -> list[float]:
+        nats = [sign * row.get(tag, nothing) for row in rows]
+        return [bits_per_dim(n, model.image_shape, bins) for n in nats]
+
+    parts = {name: column(f"kl/{name}") for name in model.level_names}
+    name = f"{len(parts):02d}_{pictures.PIXELS}"
+    parts[name] = column("log_likelihood", -1.0, PIXELS[model.likelihood].bins)
+    local = ", local model" if model.autoregressive else ""
+    title = f"{pathlib.Path(workdir).name}: {model.likelihood}{local}"
+    return title, [row["step"] for row in rows], parts

@@ -7,13 +7,13 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from matnet_tf.updates import UPDATES, activation_function, config_of, linear
+from matnet_tf.updates import UPDATES, StateLayer, config_of
 
 __all__ = ["BottomUpModule", "MergeModule", "TopDownModule"]
 
 
-class _Module(keras.layers.Layer):
-    """What all modules share: a state update and its settings."""
+class _Module(StateLayer):
+    """What all modules share: a state update, of the settings of its module."""
 
     def __init__(
         self,
@@ -22,38 +22,27 @@ class _Module(keras.layers.Layer):
         kernel_size=3,
         activation="leaky_relu",
         update="residual",
-        normalization="none",
-        carry=True,
+        *settings,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.dense = dense
-        self.kernel_size = kernel_size
-        self.activation = activation
+        super().__init__(filters, dense, kernel_size, activation, *settings, **kwargs)
         self.update = update
-        self.normalization = normalization
-        self.carry = carry
         self.update_layer = UPDATES[update](
-            filters, dense, kernel_size, activation, normalization, carry, name="update"
+            filters, dense, kernel_size, activation, self.normalization, self.carry, name="update"
         )
 
     def get_config(self):
-        return super().get_config() | config_of(
-            self,
-            "filters",
-            "dense",
-            "kernel_size",
-            "activation",
-            "update",
-            "normalization",
-            "carry",
-        )
+        return super().get_config() | config_of(self, "update")
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
 class BottomUpModule(_Module):
-    """A bottom-up module f^b_i, Eq. 9: `h_bu -> h_bu`, same shape. See `ResidualUpdate`."""
+    """A bottom-up module f^b_i, Eq. 9: `h_bu -> h_bu`, same shape.
+
+    Args:
+      update: `residual` (Eq. 9) or `gru`.
+      filters, dense, kernel_size, activation, normalization, carry: see `StateLayer`.
+    """
 
     def build(self, h_bu_shape):
         self.update_layer.build(h_bu_shape)
@@ -75,18 +64,18 @@ class TopDownModule(_Module):
     Args:
       latents: channels of z_i.
       prior: `learned` (Eq. 8) or `standard`.
-      filters, dense, kernel_size, activation, update, normalization, carry: see `ResidualUpdate`.
+      update: `residual` (Eq. 7) or `gru`.
+      filters, dense, kernel_size, activation, normalization, carry: see `StateLayer`.
     """
 
     def __init__(self, filters, dense, latents, prior="learned", **kwargs):
         super().__init__(filters, dense, **kwargs)
         self.latents = latents
         self.prior = prior
-        self._act = activation_function(self.activation)
         self.prior_hidden = self.prior_head = None
         if prior == "learned":
-            self.prior_hidden = linear(filters, self.kernel_size, dense, name="prior_hidden")
-            self.prior_head = linear(2 * latents, self.kernel_size, dense, name="prior_head")
+            self.prior_hidden = self._linear(filters, name="prior_hidden")
+            self.prior_head = self._linear(2 * latents, name="prior_head")
 
     def build(self, h_td_shape, z_shape):
         self.update_layer.build(h_td_shape, z_shape)
@@ -121,21 +110,18 @@ class MergeModule(_Module):
 
     Args:
       latents: channels of z_i.
-      filters, dense, kernel_size, activation, update, normalization: see `ResidualUpdate`.
-      carry: whether the merge state takes part (false: the ladder special case).
+      update: `residual` (Eq. 10) or `gru`.
+      filters, dense, kernel_size, activation, normalization, carry: see `StateLayer`; the state
+        is the merge state.
     """
 
     def __init__(self, filters, dense, latents, **kwargs):
         super().__init__(filters, dense, **kwargs)
         self.latents = latents
-        self.projection = linear(
-            self.update_layer.hidden_filters,
-            self.kernel_size,
-            dense,
-            use_bias=False,
-            name="projection",
+        self.projection = self._linear(
+            self.update_layer.hidden_filters, use_bias=False, name="projection"
         )
-        self.head = linear(2 * latents, self.kernel_size, dense, name="head")
+        self.head = self._linear(2 * latents, name="head")
 
     def build(self, h_bu_shape, h_td_shape, h_merge_shape):
         self.projection.build(h_bu_shape)

@@ -4,20 +4,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from matnet_tf import serialization
+from matnet_tf.autoregression import LocalAutoregression
 from matnet_tf.bounds import Bound, StreamingLogMeanExp
 from matnet_tf.config import ModelConfig
 from matnet_tf.descent import Trace, descend
-from matnet_tf.likelihoods import LIKELIHOODS
-from matnet_tf.network import Guide, TopDownNetwork, View
-from matnet_tf.training_step import TrainableBound
+from matnet_tf.likelihoods import Likelihood
+from matnet_tf.network import Guide, TopDownNetwork, View, state_shape
+from matnet_tf.training_step import TrainableBound, images_of
+
+tfd = tfp.distributions
 
 __all__ = ["MatNet"]
 
@@ -29,7 +34,7 @@ class MatNet(TrainableBound):
     The model is built when constructed: it has all its weights, initialized from `seed`, and can
     be saved, summarized, sampled from or trained at once. `fit` takes a `tf.data.Dataset` of
     images, of `(image, label)` pairs or of dictionaries with `image`, or an array of images;
-    images are float32 `[B, H, W, C]` in [0, 1].
+    images are float32 `[B, H, W, C]` in [0, 1], as `config.likelihood` needs them.
 
     Args:
       config: the architecture; the default is the paper's convolutional model for MNIST.
@@ -53,9 +58,8 @@ class MatNet(TrainableBound):
         self.config = config
         self.guide = Guide(config, name="guide")
         self.top_down = TopDownNetwork(config, name="top_down")
-        self.likelihood = LIKELIHOODS[config.likelihood](
-            config.image_shape, config.stages[-1].dense, config.kernel_size, name="likelihood"
-        )
+        last = LocalAutoregression if config.autoregressive else Likelihood
+        self.likelihood = last(config, name="likelihood")
         self.build((None, *config.image_shape))
 
     def build(self, input_shape):
@@ -77,9 +81,35 @@ class MatNet(TrainableBound):
     # What the model is, as tensors in a graph: no checks, seeds are int32 [2].
 
     def call(self, x):
-        """The mean reconstruction from one draw of every latent, `[B, H, W, C]`."""
-        trace = self.walk(self.guide.watch(x), _rows(x), seed_tensor(self.seed))
-        return self.likelihood.distribution(self.likelihood(trace.h_td)).mean()
+        """The reconstruction from one draw of every latent, `[B, H, W, C]`; see `images`."""
+        seed = seed_tensor(self.seed)
+        return self.images(self.walk(self.watch(x), _rows(x), seed), seed)
+
+    def watch(self, x: tf.Tensor) -> View:
+        """All that the guide computes once per image, for images `[B, H, W, C]`."""
+        return self.guide.watch(self.likelihood.pixels.standardize(x))
+
+    def p_x(self, trace: Trace) -> tfd.Distribution:
+        """p(x | z) at the end of a walk; `batch_shape` `[N]`, `event_shape` `[H, W, C]`."""
+        return self.likelihood.distribution(self.likelihood(trace.h_td))
+
+    def images(self, trace: Trace, seed: tf.Tensor, draw: bool = False) -> tf.Tensor:
+        """Images in [0, 1] at the end of a walk, `[N, H, W, C]`.
+
+        They are means of p(x | z), or draws from it if asked for. With the local autoregressive
+        model, which has no mean in closed form, they are always draws.
+
+        Args:
+          trace: the walk.
+          seed: the walk's, int32 `[2]`; the draw has a seed of its own made from it.
+          draw: whether to draw the pixels too.
+        """
+        p_x = self.p_x(trace)
+        if self.likelihood.has_mean and not draw:
+            x = p_x.mean()
+        else:
+            x = p_x.sample(seed=tf.random.fold_in(seed, self.config.num_levels))
+        return tf.clip_by_value(x, 0.0, 1.0)
 
     def walk(self, view: View | None, rows, seed: tf.Tensor, **arguments) -> Trace:
         """`descend` with this model's networks; generation where `view` is None."""
@@ -87,8 +117,8 @@ class MatNet(TrainableBound):
         return descend(self.top_down, rows, seed, guide=guide, view=view, **arguments)
 
     def bound_and_trace(self, x: tf.Tensor, seed: tf.Tensor) -> tuple[Bound, Trace]:
-        trace = self.walk(self.guide.watch(x), _rows(x), seed)
-        log_likelihood = self.likelihood.distribution(self.likelihood(trace.h_td)).log_prob(x)
+        trace = self.walk(self.watch(x), _rows(x), seed)
+        log_likelihood = self.p_x(trace).log_prob(x)
         kl = {level.name: level.kl() for level in trace.levels}
         return Bound(log_likelihood - sum(kl.values()), log_likelihood, kl), trace
 
@@ -98,13 +128,26 @@ class MatNet(TrainableBound):
         """log p(x, z) - log q(z | x) of `num_samples` draws per image, `[K, B]`, in nats."""
         images = _rows(x)
         trace = self.walk(view, num_samples * images, seed)
-        p_x = self.likelihood.distribution(self.likelihood(trace.h_td))
-        log_weight = p_x.log_prob(tf.tile(x, [num_samples, 1, 1, 1]))
+        log_weight = self.p_x(trace).log_prob(tf.tile(x, [num_samples, 1, 1, 1]))
         for level in trace.levels:
             log_weight += level.log_weight()
         return tf.reshape(log_weight, [num_samples, images])
 
     # What users call: checked, eager in and out.
+
+    def adapt(self, dataset: Iterable[Any]) -> None:
+        """Shows the model the training images before `fit`, where `config.whitening` needs it.
+
+        Their mean and covariance become weights. Without whitening nothing happens.
+
+        Args:
+          dataset: batches of images, of `(image, label)` pairs or of dictionaries with `image`;
+            one pass.
+
+        Raises:
+          ValueError: if there are fewer than 2 images, or one is not finite.
+        """
+        self.likelihood.pixels.adapt(images_of(element) for element in dataset)
 
     def elbo(self, x: Any, seed: int = 0) -> Bound:
         """The free-energy bound of Eq. 5 from one draw of the latents.
@@ -141,7 +184,7 @@ class MatNet(TrainableBound):
         """
         _check_count("num_samples", num_samples)
         x = self.checked(x)
-        return self.walk(self.guide.watch(x), num_samples * x.shape[0], seed_tensor(seed))
+        return self.walk(self.watch(x), num_samples * x.shape[0], seed_tensor(seed))
 
     def reconstruct(
         self, x: Any, num_inferred: int | None = None, temperature: Any = 1.0, seed: int = 0
@@ -156,7 +199,7 @@ class MatNet(TrainableBound):
           seed: of the draws.
 
         Returns:
-          images: means of p(x | z), `[B, H, W, C]`.
+          images: means of p(x | z), or draws (see `sample`), `[B, H, W, C]`.
 
         Raises:
           ValueError: if an argument is out of range.
@@ -176,13 +219,13 @@ class MatNet(TrainableBound):
 
     def _reconstruct(self, x, num_inferred, temperatures, seed):
         trace = self.walk(
-            self.guide.watch(x),
+            self.watch(x),
             _rows(x),
             seed,
             num_inferred=num_inferred,
             temperature=tf.unstack(temperatures),
         )
-        return self.likelihood.distribution(self.likelihood(trace.h_td)).mean()
+        return self.images(trace, seed)
 
     def sample(
         self,
@@ -190,7 +233,7 @@ class MatNet(TrainableBound):
         temperature: Any = 1.0,
         seed: int = 0,
         latents: Sequence[Any] = (),
-        binary: bool = False,
+        draw: bool = False,
     ) -> tf.Tensor:
         """Images from the prior, or from given top levels.
 
@@ -200,7 +243,8 @@ class MatNet(TrainableBound):
           seed: of the draws.
           latents: values for the top levels, top first, each `[num, ...]`: what `infer` gives as
             `trace.z`, whole or in part. The levels below are drawn.
-          binary: draw the pixels from p(x | z) too, instead of giving its mean.
+          draw: draw the pixels from p(x | z) too, instead of giving its mean. The local
+            autoregressive model has no mean in closed form: it always draws.
 
         Returns:
           images: `[num, H, W, C]` float32.
@@ -211,23 +255,21 @@ class MatNet(TrainableBound):
         _check_count("num", num)
         latents = self._checked_latents(latents, num)
         return self._graph(self._sample)(
-            num, self._temperatures(temperature), seed_tensor(seed), latents, binary
+            num, self._temperatures(temperature), seed_tensor(seed), latents, draw
         )
 
-    def _sample(self, num, temperatures, seed, latents, binary):
+    def _sample(self, num, temperatures, seed, latents, draw):
         trace = self.walk(None, num, seed, latents=latents, temperature=tf.unstack(temperatures))
-        pixels = tf.random.fold_in(seed, self.config.num_levels)
-        p_x = self.likelihood.distribution(self.likelihood(trace.h_td))
-        return p_x.sample(seed=pixels) if binary else p_x.mean()
+        return self.images(trace, seed, draw)
 
     def decode(self, latents: Sequence[Any], seed: int = 0) -> tf.Tensor:
-        """Means of p(x | z), `[N, H, W, C]`, from the levels given, top first."""
+        """Means of p(x | z), or draws (see `sample`), `[N, H, W, C]`, from the levels given."""
         if not latents:
             raise ValueError("decode needs the latents of at least the top level; got none")
         return self.sample(int(tf.shape(latents[0])[0]), seed=seed, latents=latents)
 
     def log_likelihood(
-        self, x: Any, num_samples: int = 100, seed: int = 0, chunk: int = 5000
+        self, x: Any, num_samples: int = 100, seed: int = 0, chunk: int | None = None
     ) -> np.ndarray:
         """The importance-weighted bound on log p(x) with K samples, `[B]` float64, in nats.
 
@@ -235,7 +277,7 @@ class MatNet(TrainableBound):
           x: images `[B, H, W, C]`.
           num_samples: K; the bound rises to log p(x) with it.
           seed: of the samples.
-          chunk: image-samples per pass, which bounds the memory.
+          chunk: image-samples per pass, which bounds the memory; `samples_per_pass` by default.
 
         Raises:
           ValueError: if the images are not as the config says, or K < 1.
@@ -247,13 +289,14 @@ class MatNet(TrainableBound):
         return bound.result()
 
     def log_weights(
-        self, x: Any, num_samples: int, seed: int = 0, chunk: int = 5000
+        self, x: Any, num_samples: int, seed: int = 0, chunk: int | None = None
     ) -> Iterator[np.ndarray]:
         """Importance log-weights in pieces `[k, B]`; the bottom-up pass runs once per image."""
         _check_count("num_samples", num_samples)
+        chunk = self.samples_per_pass if chunk is None else chunk
         _check_count("chunk", chunk)
         x = self.checked(x)
-        view = self._graph(self.guide.watch)(x)
+        view = self._graph(self.watch)(x)
         per_pass = max(1, chunk // x.shape[0])
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
@@ -264,7 +307,7 @@ class MatNet(TrainableBound):
 
     def checked(self, x: Any) -> tf.Tensor:
         """x as a float32 tensor, or a ValueError that names what is wrong with it."""
-        return checked_images(x, self.config.image_shape, self.likelihood.low, self.likelihood.high)
+        return self.likelihood.pixels.checked(x)
 
     def _temperatures(self, temperature) -> tf.Tensor:
         levels = self.config.num_levels
@@ -292,6 +335,21 @@ class MatNet(TrainableBound):
         return latents
 
     @property
+    def bound_weights(self) -> list[keras.Variable]:
+        """All that the model's distributions depend on, statistics that are not trained too."""
+        layers = (self.guide, self.top_down, self.likelihood)
+        return [weight for layer in layers for weight in layer.weights]
+
+    @property
+    def samples_per_pass(self) -> int:
+        """How many image-samples a pass of a bound takes: no state of theirs is above 64 MB."""
+        config = self.config
+        image = math.prod(config.image_shape[:2])
+        sizes = [math.prod(state_shape(stage)) for stage in config.stages]
+        sizes.append(image * self.likelihood.filters_per_position)
+        return max(1, min(5000, 2**24 // max(sizes)))
+
+    @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of every level's latent without the batch, top first."""
         stages = [s for s in self.config.stages for _ in range(s.modules)]
@@ -315,37 +373,6 @@ def seed_tensor(seed: int | tf.Tensor) -> tf.Tensor:
 def _rows(x: tf.Tensor) -> int | tf.Tensor:
     """How many images, as an int where the graph knows it."""
     return x.shape[0] or tf.shape(x)[0]
-
-
-def checked_images(x: Any, image_shape: Sequence[int], low: float, high: float) -> tf.Tensor:
-    """x as float32 `[B, H, W, C]`.
-
-    Raises:
-      ValueError: if x is not floating, of another shape, empty, not finite or out of range.
-    """
-    array = tf.convert_to_tensor(x)
-    if not array.dtype.is_floating:
-        raise ValueError(
-            f"images must be float32 in [{low:g}, {high:g}]; got dtype {array.dtype.name}: "
-            f"divide 8-bit images by 255 first"
-        )
-    expected = tuple(image_shape)
-    if array.shape.rank != 4 or tuple(array.shape[1:]) != expected:
-        raise ValueError(
-            f"images must have shape (batch, {', '.join(map(str, expected))}), as the model's "
-            f"config says; got {tuple(array.shape)}"
-        )
-    if array.shape[0] == 0:
-        raise ValueError("images must be at least one; got an empty batch")
-    array = tf.cast(array, tf.float32)
-    least, most = float(tf.reduce_min(array)), float(tf.reduce_max(array))
-    if not np.isfinite([least, most]).all() or bool(tf.reduce_any(tf.math.is_nan(array))):
-        raise ValueError("images must be finite; got NaN or infinity in them")
-    if least < low or most > high:
-        raise ValueError(
-            f"images must lie in [{low:g}, {high:g}]; got values from {least:g} to {most:g}"
-        )
-    return array
 
 
 def _check_count(name: str, value: int) -> None:

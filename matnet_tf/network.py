@@ -16,10 +16,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.configured import Configured
 from matnet_tf.distributions import diagonal_normal
 from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
-from matnet_tf.serialization import from_dict, to_dict
 from matnet_tf.updates import activation_function, linear
 
 tfd = tfp.distributions
@@ -92,19 +92,8 @@ def _joins(config: ModelConfig, prefix: str) -> dict[int, Resample]:
     return joins
 
 
-class _Network(keras.layers.Layer):
-    """A part of a model, with the `ModelConfig` that it is made from."""
-
-    def __init__(self, config: ModelConfig | dict, **kwargs):
-        super().__init__(**kwargs)
-        self.config = from_dict(ModelConfig, config) if isinstance(config, dict) else config
-
-    def get_config(self):
-        return super().get_config() | {"config": to_dict(self.config)}
-
-
 @keras.saving.register_keras_serializable("matnet_tf")
-class BottomUpNetwork(_Network):
+class BottomUpNetwork(Configured):
     """Deterministic network from the image to one state per top-down module (Eq. 9).
 
     Args:
@@ -176,7 +165,7 @@ class BottomUpNetwork(_Network):
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
-class TopDownNetwork(_Network):
+class TopDownNetwork(Configured):
     """The generator: priors and updates of the top-down state (Eqs. 7 and 8).
 
     `descend` walks it. Its own `call` is never used: it holds the parts, among them the trained
@@ -243,7 +232,7 @@ def _build_joins(joins, config):
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
-class Guide(_Network):
+class Guide(Configured):
     """A bottom-up network and its chain of merge modules (Eqs. 9 to 11).
 
     Args:

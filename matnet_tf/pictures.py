@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 __all__ = [
+    "bit_areas",
     "depths",
     "figure_to_array",
     "image_grid",
@@ -29,6 +30,8 @@ __all__ = [
     "training_curves",
 ]
 
+PIXELS = "pixels"  # What the part of the bits that is not spent in a level is called.
+
 # Pixels: the least side of a cell, the line between cells, the gap below a row set apart.
 _CELL, _SEPARATOR, _GAP = 56, 1, 8
 _SEPARATOR_GREY = 128  # Seen against black and against white.
@@ -36,7 +39,7 @@ _DPI, _FILE_DPI = 100, 200
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, from the top stage down.
 _HUES = ("#5B5B5B", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-_INK = "#262626"
+_INK, _PALE = "#262626", "#D9D9D9"
 _FADE = 0.6  # How much white the palest shade of a stage has.
 
 # What the panels of `training_curves` show: title, y label, and (key, label) of each curve.
@@ -126,20 +129,58 @@ def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]]) -> Figure
     Raises:
       ValueError: if there is no level, or no row without NaN, or numbers of rows differ.
     """
-    values = [np.asarray(v, np.float64) for v in kl.values()]
-    if not values or any(v.shape != (len(steps),) for v in values):
-        lengths = {name: len(v) for name, v in kl.items()}
-        raise ValueError(f"kl must give each of {len(steps)} steps a value; got {lengths}")
-    steps, values = np.asarray(steps, np.float64), np.stack(values)
-    kept = np.isfinite(values).all(axis=0)
-    if not kept.any():
-        raise ValueError(f"kl must have a row of finite values; got none in {len(steps)} rows")
-    steps, values = steps[kept], values[:, kept]
+    steps, values = _finite_columns("kl", steps, kl)
     figure, axes = _one_panel()
-    _draw_areas(axes, steps, values, list(kl))
+    _draw_areas(axes, steps, values, list(kl), "nats")
     _style(axes, "training step", "KL(q || p), nats per image")
     axes.set_ylim(0, max(1e-3, 1.06 * _settled(steps, values.sum(axis=0)).max()))
     return figure
+
+
+def bit_areas(
+    panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[float]]]],
+) -> Figure:
+    """Where the bits go over training, stacked, for one run or several side by side.
+
+    All panels have one vertical axis, so that areas can be compared (the discussion of Fig. 4).
+
+    Args:
+      panels: of each run its title, the training steps, and bits per dimension at each step of
+        every level (such as `01_7x7`, top-down order) and of the pixels given the latents (such
+        as `11_pixels`, last).
+
+    Raises:
+      ValueError: as `kl_area`, or if there is no panel.
+    """
+    if not panels:
+        raise ValueError("bit_areas needs at least one run; got none")
+    size = (8.0 * len(panels), 4.4)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    highest = 1e-3
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, steps, bits) in zip(row, panels, strict=True):
+        steps, values = _finite_columns("bits", steps, bits)
+        _draw_areas(axes, steps, values, list(bits), "bits/dim")
+        _style(axes, "training step", "bits per dimension" if axes is row[0] else "")
+        axes.set_title(title, fontsize=12, loc="left", color=_INK)
+        highest = max(highest, 1.06 * _settled(steps, values.sum(axis=0)).max())
+    row[0].set_ylim(0, highest)
+    return figure
+
+
+def _finite_columns(
+    name: str, steps: Sequence[float], parts: Mapping[str, Sequence[float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps `[n]` and values `[parts, n]`, without the steps that have a value not finite."""
+    values = [np.asarray(v, np.float64) for v in parts.values()]
+    if not values or any(v.shape != (len(steps),) for v in values):
+        lengths = {part: len(v) for part, v in parts.items()}
+        raise ValueError(f"{name} must give each of {len(steps)} steps a value; got {lengths}")
+    steps, values = np.asarray(steps, np.float64), np.stack(values)
+    kept = np.isfinite(values).all(axis=0)
+    if not kept.any():
+        raise ValueError(f"{name} must have a row of finite values; got none in {len(steps)} rows")
+    return steps[kept], values[:, kept]
 
 
 def _one_panel() -> tuple[Figure, Axes]:
@@ -147,7 +188,9 @@ def _one_panel() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _draw_areas(axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+def _draw_areas(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[str], unit: str
+) -> None:
     last = values[:, -1]
     if len(steps) == 1:
         # An area over a single step has no width: draw it as a bar around the step.
@@ -156,9 +199,10 @@ def _draw_areas(axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[s
     edges = np.concatenate([np.zeros((1, len(steps))), np.cumsum(values, axis=0)])
     first, borders = 0, []
     for (label, group), hue in zip(_stages(names), itertools.cycle(_HUES)):
+        hue = _PALE if label == PIXELS else hue
         for i in range(group):
             below, above = edges[first + i], edges[first + i + 1]
-            text = _legend_text(label, group, last[first : first + group]) if i == 0 else None
+            text = _legend_text(label, last[first : first + group], unit) if i == 0 else None
             shade = _shade(hue, i, group)
             axes.fill_between(steps, below, above, color=shade, linewidth=0, label=text)
             if i > 0:
@@ -168,7 +212,7 @@ def _draw_areas(axes: Axes, steps: np.ndarray, values: np.ndarray, names: list[s
     for border in borders:
         axes.plot(steps, border, color=_INK, linewidth=1.4)
     axes.set_xlim(steps[0], steps[-1])
-    _legend_of_stages(axes, len(values))
+    _legend_of_stages(axes, sum(not name.endswith(f"_{PIXELS}") for name in names))
 
 
 def _stages(names: list[str]) -> list[tuple[str, int]]:
@@ -184,9 +228,10 @@ def _shade(hue: str, index: int, count: int) -> tuple[float, ...]:
     return tuple((1 - white) * colour + white)
 
 
-def _legend_text(label: str, count: int, last: np.ndarray) -> str:
-    levels = f"{count} level" + "s" * (count > 1)
-    return f"{label}, {levels}: {last.sum():.1f} nats"
+def _legend_text(label: str, last: np.ndarray, unit: str) -> str:
+    levels = f", {len(last)} level" + "s" * (len(last) > 1)
+    digits = 1 if unit == "nats" else 3
+    return f"{label}{levels * (label != PIXELS)}: {last.sum():.{digits}f} {unit}"
 
 
 def _legend_of_stages(axes: Axes, levels: int) -> None:

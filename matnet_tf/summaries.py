@@ -117,20 +117,19 @@ class Summaries(keras.callbacks.Callback):
     def _samples(self) -> np.ndarray:
         side = len(self.images)
         trace = self.model.walk(None, side * side, seed_tensor(self.seed))
-        return pictures.image_grid(self._mean_images(trace), columns=side)
+        return pictures.image_grid(self._images(trace), columns=side)
 
     def _reconstructions(self) -> np.ndarray:
         x = self.model.checked(self.images)
-        view, seed = self.model.guide.watch(x), seed_tensor(self.seed)
+        view, seed = self.model.watch(x), seed_tensor(self.seed)
         rows, levels = [], self.model.config.num_levels
         for k in pictures.depths(levels):
             trace = self.model.walk(view, len(x), seed, num_inferred=k)
-            rows.append((f"keep top {k} of {levels}", self._mean_images(trace)))
+            rows.append((f"keep top {k} of {levels}", self._images(trace)))
         return pictures.figure_to_array(pictures.reconstruction_grid(x.numpy(), rows))
 
-    def _mean_images(self, trace: Trace) -> np.ndarray:
-        likelihood = self.model.likelihood
-        return likelihood.distribution(likelihood(trace.h_td)).mean().numpy()
+    def _images(self, trace: Trace) -> np.ndarray:
+        return self.model.images(trace, seed_tensor(self.seed)).numpy()
 
 
 def _finite(value: float | None) -> bool:

@@ -14,6 +14,7 @@ from matnet_tf import data, experiment
 from matnet_tf.callbacks import Checkpointing, Progress, Schedules, Stops
 from matnet_tf.config import Experiment
 from matnet_tf.data import Split
+from matnet_tf.model import MatNet
 from matnet_tf.summaries import Summaries
 
 __all__ = ["train"]
@@ -45,14 +46,17 @@ def train(
       OSError: if a checkpoint cannot be written.
     """
     started = time.monotonic() if started is None else started
-    experiment.create(workdir, config)
+    # The data first: whoever follows their message with another flag may use the same directory.
     split = _fitting(data.load(config.data, "train"), config)
+    experiment.create(workdir, config)
     validation = None
     if config.data.validation_images:
         validation = data.load(config.data, "validation")
     model = experiment.build_model(config)
     checkpoints = experiment.Checkpoints(model, workdir, config.train.keep_checkpoints)
     step = checkpoints.restore()
+    if step == 0:
+        _adapt(model, split)
     run = _Run(config, workdir, model, checkpoints, split, validation, started)
     if step:
         print(f"resuming {workdir} at step {step}", flush=True)
@@ -68,7 +72,31 @@ def _fitting(split: Split, config: Experiment) -> Split:
         )
     if split.num_images == 0:
         raise ValueError(f"{config.data.name} has no training images")
+    likelihood = config.model.likelihood
+    if likelihood == "logistic" and not split.eight_bit:
+        raise ValueError(
+            f"likelihood logistic is for 8-bit images, 256 levels a value; those of "
+            f"{config.data.name} are {'dequantized' if split.dequantized else 'binary or real'}"
+        )
+    discrete = split.images.dtype == np.uint8 or split.binarization != "none"
+    if likelihood == "normal" and discrete and not split.dequantized:
+        eight_bit, binary = (
+            ("8-bit", "add --data.dequantize"),
+            ("binary", "use likelihood bernoulli"),
+        )
+        kind, way = eight_bit if split.eight_bit else binary
+        raise ValueError(
+            f"likelihood normal is a density, which has no bound on discrete values such as those "
+            f"of the {kind} images of {config.data.name}: {way}"
+        )
     return split
+
+
+def _adapt(model: MatNet, split: Split) -> None:
+    """Gives a model that whitens the statistics of the training images."""
+    if model.config.whitening:
+        print(f"whitening: covariance of {split.num_images} training images", flush=True)
+        model.adapt(split.evaluation_dataset(1000).as_numpy_iterator())
 
 
 def _pictured_images(split: Split, validation: Split | None, num: int) -> np.ndarray | None:

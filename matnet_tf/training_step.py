@@ -232,8 +232,9 @@ class TrainableBound(keras.Model):
             )
         if int(x.cardinality()) == 0:
             raise ValueError(EMPTY)
-        low, high = self.likelihood.low, self.likelihood.high
-        return x.map(lambda *e: _in_range(images_of(e[0] if len(e) == 1 else e), low, high))
+        pixels = self.likelihood.pixels
+        pixels.check_ready()
+        return x.map(lambda *e: _valid(images_of(e[0] if len(e) == 1 else e), pixels))
 
     def loss_of(self, bound, trace) -> tf.Tensor:
         """The training loss per image, `[B]`: minus log-likelihood plus the weighted KL."""
@@ -346,18 +347,16 @@ class _one_clear_error:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, tf.errors.InvalidArgumentError):
-            found = re.search("images must be finite.*?do not", str(error))
+            found = re.search("images must be .*? values that are not", str(error))
             if found:
                 raise ValueError(found.group()) from None
 
 
-def _in_range(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
-    # A comparison with NaN is false, so this counts NaN too.
-    outside = tf.math.count_nonzero(~((x >= low) & (x <= high)))
+def _valid(x: tf.Tensor, pixels: Any) -> tf.Tensor:
+    x = tf.cast(x, tf.float32)
+    bad = tf.math.count_nonzero(pixels.invalid(x))
     message = tf.strings.format(
-        f"images must be finite and lie in [{low:g}, {high:g}]; got a batch with {{}} pixels "
-        f"that do not",
-        outside,
+        f"images must be {pixels.expected}; got a batch with {{}} values that are not", bad
     )
-    with tf.control_dependencies([tf.debugging.Assert(outside == 0, [message])]):
-        return tf.cast(x, tf.float32)
+    with tf.control_dependencies([tf.debugging.Assert(bad == 0, [message])]):
+        return tf.identity(x)

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-__all__ = ["UPDATES", "GRUUpdate", "ResidualUpdate", "activation_function", "config_of", "linear"]
+__all__ = [
+    "UPDATES",
+    "GRUUpdate",
+    "ResidualUpdate",
+    "StateLayer",
+    "activation_function",
+    "config_of",
+    "linear",
+]
 
 LEAKY_SLOPE = 0.1  # The reference's modules; the paper gives none.
 
@@ -67,34 +75,31 @@ def add_per_image(rows: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     return tf.reshape(stacked, [-1, *tail])
 
 
-@keras.saving.register_keras_serializable("matnet_tf")
-class ResidualUpdate(keras.layers.Layer):
-    """`act(state + conv(act(conv([state; inputs]))))`, the body of Eqs. 7, 9 and 10.
+def config_of(layer: keras.layers.Layer, *names: str) -> dict:
+    """The constructor arguments called `names`, for `get_config`."""
+    return {name: getattr(layer, name) for name in names}
+
+
+class StateLayer(keras.layers.Layer):
+    """What updates of a state, and the modules made of them, have in common: their settings.
 
     Args:
       filters: channels of the state.
       dense: whether states are `[B, filters]`.
       kernel_size: side of the kernels, where there are any.
       activation: name, see `activation_function`.
-      normalization: `none`, or `layer` for layer normalization of the hidden units and the sum.
-      carry: whether the state takes part; without it the update is `act(conv(act(conv(inputs))))`,
-        the ladder special case.
-
-    Call arguments:
-      state: `[B, ..., filters]`.
-      inputs: `[B, ..., n]`, concatenated to the state, or None.
-      projection: `[B, ..., hidden_filters]`, added to the hidden units before their activation:
-        the part of the first convolution that reads something known per image, or None.
+      normalization: `none`, or `layer` for layer normalization; the update says of what.
+      carry: whether the state takes part in its update; false is the ladder special case.
     """
 
     def __init__(
         self,
-        filters,
-        dense,
-        kernel_size=3,
-        activation="leaky_relu",
-        normalization="none",
-        carry=True,
+        filters: int,
+        dense: bool,
+        kernel_size: int = 3,
+        activation: str = "leaky_relu",
+        normalization: str = "none",
+        carry: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -105,10 +110,48 @@ class ResidualUpdate(keras.layers.Layer):
         self.normalization = normalization
         self.carry = carry
         self._act = activation_function(activation)
-        self.hidden = linear(self.hidden_filters, kernel_size, dense, name="hidden")
-        self.output_map = linear(filters, kernel_size, dense, name="output")
+
+    def _linear(self, filters: int, **arguments) -> keras.layers.Layer:
+        """A linear map of this layer's kind, see `linear`."""
+        return linear(filters, self.kernel_size, self.dense, **arguments)
+
+    def get_config(self):
+        return super().get_config() | config_of(
+            self, "filters", "dense", "kernel_size", "activation", "normalization", "carry"
+        )
+
+
+class _Update(StateLayer):
+    """The shapes of an update: a state goes in with what is concatenated to it, and comes out."""
+
+    def _stacked_shape(self, state_shape, inputs_shape):
+        extra = inputs_shape[-1] if inputs_shape is not None else 0
+        return _widen(state_shape, extra) if self.carry else (*state_shape[:-1], extra)
+
+    def compute_output_shape(self, state_shape, inputs_shape=None, projection_shape=None):
+        return state_shape
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class ResidualUpdate(_Update):
+    """`act(state + conv(act(conv([state; inputs]))))`, the body of Eqs. 7, 9 and 10.
+
+    Arguments are those of `StateLayer`. The hidden units and the sum are what `normalization` is
+    for; without `carry` the update is `act(conv(act(conv(inputs))))`, the ladder special case.
+
+    Call arguments:
+      state: `[B, ..., filters]`.
+      inputs: `[B, ..., n]`, concatenated to the state, or None.
+      projection: `[B, ..., hidden_filters]`, added to the hidden units before their activation:
+        the part of the first convolution that reads something known per image, or None.
+    """
+
+    def __init__(self, filters, dense, *settings, **kwargs):
+        super().__init__(filters, dense, *settings, **kwargs)
+        self.hidden = self._linear(self.hidden_filters, name="hidden")
+        self.output_map = self._linear(filters, name="output")
         self.hidden_norm = self.state_norm = None
-        if normalization == "layer":
+        if self.normalization == "layer":
             self.hidden_norm = keras.layers.LayerNormalization(name="hidden_norm")
             self.state_norm = keras.layers.LayerNormalization(name="state_norm")
 
@@ -118,8 +161,7 @@ class ResidualUpdate(keras.layers.Layer):
         return self.filters
 
     def build(self, state_shape, inputs_shape=None, projection_shape=None):
-        extra = inputs_shape[-1] if inputs_shape is not None else 0
-        stacked = _widen(state_shape, extra) if self.carry else (*state_shape[:-1], extra)
+        stacked = self._stacked_shape(state_shape, inputs_shape)
         self.hidden.build(stacked)
         self.output_map.build(state_shape)
         if self.hidden_norm is not None:
@@ -138,49 +180,26 @@ class ResidualUpdate(keras.layers.Layer):
             update = self.state_norm(update)
         return self._act(update)
 
-    def compute_output_shape(self, state_shape, inputs_shape=None, projection_shape=None):
-        return state_shape
-
-    def get_config(self):
-        return super().get_config() | config_of(
-            self, "filters", "dense", "kernel_size", "activation", "normalization", "carry"
-        )
-
 
 @keras.saving.register_keras_serializable("matnet_tf")
-class GRUUpdate(keras.layers.Layer):
+class GRUUpdate(_Update):
     """GRU-style update: `u * state + (1 - u) * act(conv([r * state; inputs]))`.
 
     The gates `r` and `u` are `sigmoid(conv([state; inputs]) + 1)`: the bias keeps most of the
-    state at the start. The paper's fully connected MatNets use it (Sec. 2.2). Arguments and call
-    arguments are those of `ResidualUpdate`; a `projection` has `3 * filters` channels, for both
-    gates and the candidate. Without `carry` only the candidate is left.
+    state at the start. The paper's fully connected MatNets use it (Sec. 2.2). Arguments are those
+    of `StateLayer`, with tanh as the activation by default; call arguments are those of
+    `ResidualUpdate`, and a `projection` has `3 * filters` channels, for both gates and the
+    candidate. These are what `normalization` is for; without `carry` only the candidate is left.
     """
 
-    def __init__(
-        self,
-        filters,
-        dense,
-        kernel_size=3,
-        activation="tanh",
-        normalization="none",
-        carry=True,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.dense = dense
-        self.kernel_size = kernel_size
-        self.activation = activation
-        self.normalization = normalization
-        self.carry = carry
-        self._act = activation_function(activation)
-        self.candidate = linear(filters, kernel_size, dense, name="candidate")
-        self.gates = linear(2 * filters, kernel_size, dense, name="gates") if carry else None
+    def __init__(self, filters, dense, kernel_size=3, activation="tanh", *settings, **kwargs):
+        super().__init__(filters, dense, kernel_size, activation, *settings, **kwargs)
+        self.candidate = self._linear(filters, name="candidate")
+        self.gates = self._linear(2 * filters, name="gates") if self.carry else None
         self.gates_norm = self.candidate_norm = None
-        if normalization == "layer":
+        if self.normalization == "layer":
             self.candidate_norm = keras.layers.LayerNormalization(name="candidate_norm")
-            if carry:
+            if self.carry:
                 self.gates_norm = keras.layers.LayerNormalization(name="gates_norm")
 
     @property
@@ -189,8 +208,7 @@ class GRUUpdate(keras.layers.Layer):
         return (3 if self.carry else 1) * self.filters
 
     def build(self, state_shape, inputs_shape=None, projection_shape=None):
-        extra = inputs_shape[-1] if inputs_shape is not None else 0
-        stacked = _widen(state_shape, extra) if self.carry else (*state_shape[:-1], extra)
+        stacked = self._stacked_shape(state_shape, inputs_shape)
         self.candidate.build(stacked)
         if self.gates is not None:
             self.gates.build(stacked)
@@ -224,23 +242,10 @@ class GRUUpdate(keras.layers.Layer):
             candidate = self.candidate_norm(candidate)
         return self._act(candidate)
 
-    def compute_output_shape(self, state_shape, inputs_shape=None, projection_shape=None):
-        return state_shape
-
-    def get_config(self):
-        return super().get_config() | config_of(
-            self, "filters", "dense", "kernel_size", "activation", "normalization", "carry"
-        )
-
 
 def _stack(state, inputs):
     parts = [part for part in (state, inputs) if part is not None]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
-
-
-def config_of(layer: keras.layers.Layer, *names: str) -> dict:
-    """The constructor arguments called `names`, for `get_config`."""
-    return {name: getattr(layer, name) for name in names}
 
 
 UPDATES = {"residual": ResidualUpdate, "gru": GRUUpdate}

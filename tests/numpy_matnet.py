@@ -147,6 +147,22 @@ def bernoulli_log_prob(x, logits):
     return sum_per_image(x * logits - np.logaddexp(0, logits))
 
 
+def logistic_log_prob(x, loc, scale):
+    """Log-mass of the levels `255 x` under a Logistic over values standardized to [-1, 1]."""
+    level = np.rint(255 * x)
+    upper = np.where(level == 255, np.inf, (level + 0.5) / 127.5 - 1)
+    lower = np.where(level == 0, -np.inf, (level - 0.5) / 127.5 - 1)
+    upper, lower = (upper - loc) / scale, (lower - loc) / scale
+    # Of two equal differences, the one of small numbers keeps its digits.
+    tail = scipy.special.expit(-lower) - scipy.special.expit(-upper)
+    head = scipy.special.expit(upper) - scipy.special.expit(lower)
+    return sum_per_image(np.log(np.where(lower > 0, tail, head)))
+
+
+def normal_log_prob(y, loc, scale):
+    return sum_per_image(-0.5 * ((y - loc) / scale) ** 2 - np.log(scale * np.sqrt(2 * np.pi)))
+
+
 # Reading the weights of our layers.
 
 
@@ -182,15 +198,20 @@ class Walk:
 
     Attributes:
       priors, posteriors: pairs (mean, log-variance), one per level, top first.
-      logits: of the Bernoulli pixels.
+      parameters: of the pixels, `[B, H, W, C, P]`; those of the local autoregressive model for x.
+      logits: the first parameter of each.
+      log_likelihood: log p(x | z), `[B]`, in nats.
     """
 
     def __init__(self, model, x, latents):
         self.config, self.guide, self.top_down = model.config, model.guide, model.top_down
+        self.likelihood = model.likelihood
         self.act = ACTIVATIONS[self.config.activation]
         self.scale = float(self.top_down.latent_scale.numpy())
         latents = [np.asarray(z, np.float64) for z in latents]
-        states = self.bottom_up(x)
+        x = np.asarray(x, np.float64)
+        y, log_det = self.standardize(x)
+        states = self.bottom_up(y)
         self.priors = [(np.zeros_like(latents[0]), np.zeros_like(latents[0]))]
         self.posteriors = [self.gaussian(self.two(self.guide.top, states[0].reshape(len(x), -1)))]
         h_t = self.enter(self.top_down.top, latents[0])
@@ -200,7 +221,23 @@ class Walk:
             h_m = self.resample(self.guide.joins.get(i), h_m)
             h_m = self.merge(self.guide.modules[i], h_m, states[i], h_t)
             h_t = self.generate(self.top_down.modules[i], h_t, z)
-        self.logits = self.leave(model.likelihood, h_t)
+        self.parameters = self.leave(h_t, y)
+        self.logits = self.parameters[..., 0]
+        self.log_likelihood = self.log_prob(x, y) + log_det
+
+    def standardize(self, x):
+        """What the networks read of images, and the log-determinant of the way there."""
+        if self.config.likelihood == "bernoulli":
+            return x, 0.0
+        size = x[0].size
+        if self.config.likelihood == "logistic":
+            return 2 * x - 1, 0.0  # Masses, whatever the scale.
+        if not self.config.whitening:
+            return 2 * x - 1, size * np.log(2)
+        layer = self.likelihood.pixels.whitening_layer
+        matrix, mean = (np.asarray(w, np.float64) for w in (layer.matrix, layer.location))
+        rows = (x.reshape(-1, size) - mean) @ matrix.T
+        return rows.reshape(x.shape), np.linalg.slogdet(matrix)[1]
 
     def gaussian(self, parameters):
         return gaussian(parameters, self.scale, self.config.log_var_bound)
@@ -214,7 +251,7 @@ class Walk:
         return h.reshape(len(z), *module.state_shape)
 
     def bottom_up(self, x):
-        network, h = self.guide.bottom_up, np.asarray(x, np.float64)
+        network, h = self.guide.bottom_up, x
         if self.config.stages[-1].dense:
             h = self.act(linear(h.reshape(len(h), -1), weights(network.image_in)))
             h = self.act(linear(h, weights(network.image_hidden)))
@@ -263,9 +300,62 @@ class Walk:
             h = self.act(kind(h, *weights(step), step.strides)[:, :height, :width])
         return h
 
-    def leave(self, likelihood, h_t):
+    def leave(self, h_t, y):
         if self.config.stages[-1].dense:
             h_t = self.act(linear(h_t, weights(self.top_down.image_out)))
         else:
             h_t = self.resample(self.top_down.image_out, h_t)
-        return linear(h_t, weights(likelihood.logits)).reshape(-1, *self.config.image_shape)
+        shape = (*self.config.image_shape, self.likelihood.pixels.num_parameters)
+        last = self.local if self.config.autoregressive else self.independent
+        return last(h_t, y).reshape(-1, *shape)
+
+    def independent(self, h_t, y):
+        return linear(h_t, weights(self.likelihood.head))
+
+    def local(self, h_t, y):
+        """The masked convolutions of Sec. 2.3 over the image, with the state in each of them."""
+        layer, (*area, _) = self.likelihood, self.config.image_shape
+        if layer.spread:
+            h_t = self.act(linear(h_t, weights(layer.spread))).reshape(len(y), *area, -1)
+        context, first = linear(h_t, weights(layer.context)), 0
+        for i, convolution in enumerate(layer.convolutions):
+            kernel = self.masked(convolution)
+            share = context[..., first : first + kernel.shape[-1]]
+            first += kernel.shape[-1]
+            sums = conv(y, kernel) + share
+            if i == 0:
+                sums, shortcut = np.split(sums, [convolution.filters], axis=-1)
+            if i == len(layer.convolutions) - 1:
+                return sums + shortcut
+            y = self.act(sums) + (y if i else 0)
+        raise AssertionError("no convolutions")
+
+    def masked(self, convolution):
+        """The whole kernel `[k, k, in, out]`, with zeros at all that is not before the output."""
+        half = np.asarray(convolution.kernel, np.float64)
+        radius, channels = len(half) - 1, self.config.image_shape[-1]
+        kernel = np.concatenate([half, np.zeros_like(half[:radius])])
+        kernel[radius, radius + 1 :] = 0
+        reads, filters, shortcut = kernel.shape[2], convolution.filters, convolution.shortcut
+        owners = [j * channels // filters for j in range(filters)]
+        owners += [j * channels // shortcut for j in range(shortcut)]
+        for i, j in np.ndindex(kernel.shape[2:]):
+            order = i * channels // reads - owners[j]
+            if order > 0 or (order == 0 and convolution.mask == "A"):
+                kernel[radius, radius, i, j] = 0
+        return kernel
+
+    def log_prob(self, x, y):
+        """Of the standardized images y, or of the masses of x where values are discrete."""
+        kind, pixels = self.config.likelihood, self.likelihood.pixels
+        if kind == "bernoulli":
+            return bernoulli_log_prob(x, self.logits)
+        if self.config.likelihood_scale == "pixel":
+            start = {"normal": -1.0, "logistic": -2.0}[kind]
+            log_scale = self.parameters[..., 1] + (0.0 if self.config.whitening else start)
+        else:
+            log_scale = np.asarray(pixels.log_scale, np.float64)
+        scale = np.exp(7 * np.tanh(log_scale / 7))
+        if kind == "logistic":
+            return logistic_log_prob(x, self.logits, scale)
+        return normal_log_prob(y, self.logits, scale + np.zeros_like(y))

@@ -34,11 +34,14 @@ NAN[1, 0, 0, 0] = np.nan
 WRONG_IMAGES = {
     "other shape": (images(2, (3, 4, 1)), r"shape \(batch, 4, 3, 1\).*got \(2, 3, 4, 1\)"),
     "no batch": (images()[0], r"shape \(batch, 4, 3, 1\).*got \(4, 3, 1\)"),
-    "8 bits": (images().astype(np.uint8), "float32 in .0, 1.; got dtype uint8: divide"),
-    "range": (255 * images(), r"must lie in \[0, 1\]; got values from 0 to 255"),
-    "negative": (-images(), r"must lie in \[0, 1\]; got values from -1 to"),
-    "NaN": (NAN, "must be finite; got NaN"),
-    "infinite": (np.full_like(images(), np.inf), "must be finite"),
+    "8 bits": (images().astype(np.uint8), r"float32, .* in \[0, 1\]; got dtype uint8: divide"),
+    "range": (255 * images(), r"and lie in \[0, 1\]; got values from 0 to 255"),
+    "negative": (-images(), r"and lie in \[0, 1\]; got values from -1 to"),
+    "NaN": (NAN, "must be finite and .*; got .* and NaN"),
+    "infinite": (
+        np.full_like(images(), np.inf),
+        "must be finite and .*; got values from inf to inf",
+    ),
     "empty": (images(0), "at least one; got an empty batch"),
 }
 
@@ -84,8 +87,8 @@ def unknown_rank(x):
 
 
 WRONG_DATA = {
-    "NaN": (dataset(NAN), "finite and lie in .0, 1.; got a batch with 1 pixels that do not"),
-    "range": (dataset(np.full_like(images(), 2)), "got a batch with 24 pixels that do not"),
+    "NaN": (dataset(NAN), "finite and lie in .0, 1.; got a batch with 1 values that are not"),
+    "range": (dataset(np.full_like(images(), 2)), "got a batch with 24 values that are not"),
     "shape": (dataset(images(2, (3, 4, 1))), r"\(batch, 4, 3, 1\).*got float32 \(None, 3, 4, 1\)"),
     "not batched": (dataset(images()).unbatch(), r"got float32 \(4, 3, 1\)"),
     "integers": (dataset(images().astype(np.uint8)), "float images .*got uint8"),

@@ -19,12 +19,9 @@ X = tf.constant(IMAGES, tf.float32)
 SEED = tf.constant([0, 7])
 
 
-@pytest.fixture(scope="module")
-def model() -> MatNet:
+def made(**choices) -> MatNet:
     """Two latents of one unit each, with everything smooth and far from its start."""
-    config = ModelConfig(
-        (2, 2, 1), (Stage(1, 6, 1, 1),), top_latents=1, top_units=4, activation="tanh"
-    )
+    config = ModelConfig((2, 2, 1), (Stage(1, 6, 1, 1),), 1, 4, activation="tanh", **choices)
     model = npm.randomize(MatNet(config), seed=3, scale=1.0)
     model.top_down.latent_scale.assign(0.5)
     # Posteriors near the prior but wider, so that importance weights have a small variance.
@@ -35,7 +32,16 @@ def model() -> MatNet:
 
 
 @pytest.fixture(scope="module")
+def model() -> MatNet:
+    return made()
+
+
+@pytest.fixture(scope="module")
 def exact(model) -> np.ndarray:
+    return quadrature(model)
+
+
+def quadrature(model: MatNet) -> np.ndarray:
     """log p(x) of all 16 images: Gauss-Hermite quadrature over both latents."""
     t, w = np.polynomial.hermite_e.hermegauss(NODES)
     log_w = np.log(w / w.sum())
@@ -43,15 +49,16 @@ def exact(model) -> np.ndarray:
     prior = model.walk(None, NODES**2, SEED, latents=[z_0]).levels[1].prior
     z_1 = prior.mean() + prior.stddev() * np.tile(t, NODES)[:, None].astype(np.float32)
     trace = model.walk(None, NODES**2, SEED, latents=[z_0, z_1])
-    logits = model.likelihood(trace.h_td).numpy().astype(np.float64)
-    log_p = np.stack([npm.bernoulli_log_prob(x, logits) for x in IMAGES], axis=1)
+    p_x = model.p_x(trace)
+    tiled = [tf.tile(X[i : i + 1], [NODES**2, 1, 1, 1]) for i in range(16)]
+    log_p = np.stack([p_x.log_prob(x).numpy().astype(np.float64) for x in tiled], axis=1)
     weights = np.repeat(log_w, NODES) + np.tile(log_w, NODES)
     return scipy.special.logsumexp(log_p + weights[:, None], axis=0)
 
 
 def log_weights(model, num_samples, seed):
     """`[K, 16]` importance log-weights, without a graph."""
-    view = model.guide.watch(X)
+    view = model.watch(X)
     return model.log_weight(X, view, num_samples, tf.constant([1, seed])).numpy().astype(np.float64)
 
 
@@ -64,24 +71,31 @@ def test_the_probabilities_of_all_images_sum_to_one(exact):
     assert exact.max() - exact.min() > 1.0, "the model should tell images apart"
 
 
+def test_with_the_local_model_they_sum_to_one_too_and_the_bound_meets_them():
+    model = made(autoregressive=True, autoregressive_layers=2, autoregressive_filters=3)
+    exact = quadrature(model)
+    np.testing.assert_allclose(np.exp(exact).sum(), 1.0, atol=1e-5)
+    assert exact.max() - exact.min() > 1.0, "the model should tell images apart"
+    meets(log_weights(model, 20000, 0), exact)
+
+
 def test_the_quadrature_has_converged(model, exact):
-    prior = np.stack(
-        [
-            npm.bernoulli_log_prob(x, model.likelihood(model.walk(None, 20000, SEED).h_td).numpy())
-            for x in IMAGES[:4]
-        ],
-        axis=1,
-    )
+    logits = model.likelihood(model.walk(None, 20000, SEED).h_td).numpy()[..., 0]
+    prior = np.stack([npm.bernoulli_log_prob(x, logits) for x in IMAGES[:4]], axis=1)
     error = np.exp(prior).std(0) / np.exp(prior).mean(0) / np.sqrt(len(prior))
     assert (np.abs(log_mean_exp(prior) - exact[:4]) < 4 * error).all()
 
 
-def test_the_importance_weighted_bound_meets_log_p_within_its_standard_error(model, exact):
-    log_weight = log_weights(model, 20000, 0)
+def meets(log_weight, exact):
+    """Checks the bound of samples `[K, 16]` against log p(x) by its standard error."""
     ratio = np.exp(log_weight - log_weight.max(0))
     error = ratio.std(0) / ratio.mean(0) / np.sqrt(len(ratio))
     assert (error < 0.05).all()
     assert (np.abs(log_mean_exp(log_weight) - exact) < 4 * error + 1e-5).all()
+
+
+def test_the_importance_weighted_bound_meets_log_p_within_its_standard_error(model, exact):
+    meets(log_weights(model, 20000, 0), exact)
 
 
 def test_the_bound_rises_with_the_number_of_samples_towards_log_p(model, exact):
@@ -111,7 +125,7 @@ def test_a_log_weight_is_the_joint_minus_the_posterior_at_the_same_draw(model):
     expected = bound.log_likelihood + sum(
         level.prior.log_prob(level.z) - level.posterior.log_prob(level.z) for level in trace.levels
     )
-    actual = model.log_weight(X, model.guide.watch(X), 1, SEED)
+    actual = model.log_weight(X, model.watch(X), 1, SEED)
     np.testing.assert_allclose(actual, expected[None], rtol=1e-5)
 
 
@@ -158,3 +172,13 @@ def test_nested_bounds_are_those_of_the_first_samples():
 
 def test_bits_per_dimension_of_a_uniform_byte_are_eight():
     assert bits_per_dim(12 * np.log(256), (2, 2, 3)) == pytest.approx(8.0)
+    # Dequantized, it is uniform on [0, 1): its density is 1, its logarithm 0.
+    assert bits_per_dim(0.0, (2, 2, 3), bins=256) == pytest.approx(8.0)
+
+
+def test_bits_per_dimension_of_a_density_are_those_of_the_integers_it_was_made_of():
+    # A density of values v + u with bins of width 1: -1000 nats over 48 values, so 30.05 bits each.
+    integers = 1000 / 48 / np.log(2)
+    # Divided by 256 it is 256 times as dense in each of the 48 directions.
+    fractions = 1000 - 48 * np.log(256)
+    assert bits_per_dim(fractions, (4, 4, 3), bins=256) == pytest.approx(integers)

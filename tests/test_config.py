@@ -36,12 +36,20 @@ OTHER_VALUES = {
         "normalization": "layer",
         "deterministic_paths": False,
         "merge_state": False,
+        "likelihood": "logistic",
+        "likelihood_scale": "channel",
+        "whitening": True,
+        "autoregressive": True,
+        "autoregressive_layers": 3,
+        "autoregressive_filters": 24,
+        "autoregressive_kernel_size": 5,
     },
     DataConfig: {
         "name": "mnist",
         "dir": "/data/a folder",
         "binarization": "threshold",
-        "binarization_seed": 7,
+        "dequantize": True,
+        "draw_seed": 7,
         "validation_images": 100,
         "train_split": "train[:50%]",
         "test_split": "validation",
@@ -86,11 +94,11 @@ OTHER_VALUES = {
     Experiment: {"seed": 5},
 }
 # Values that a field's other value needs beside it.
-COMPANIONS = {"halvings": {"schedule": "halving"}}
-# Fields that allow one value only, and fields that are dataclasses themselves.
-WITHOUT_OTHER = {(ModelConfig, "likelihood")} | {
-    (Experiment, name) for name in ("model", "data", "train")
-}
+COMPANIONS = {"halvings": {"schedule": "halving"}, "whitening": {"likelihood": "normal"}}
+# Fields that are dataclasses themselves.
+WITHOUT_OTHER = {(Experiment, name) for name in ("model", "data", "train")}
+# Values that do not go together.
+COMPATIBLE = {"prior": "learned", "whitening": False}
 ROWS = [(owner, name) for owner, values in OTHER_VALUES.items() for name in values]
 
 
@@ -103,8 +111,8 @@ def every_field_changed() -> Experiment:
     sections = {
         name: owner(**(OTHER_VALUES[owner] | changes))
         for name, owner, changes in (
-            ("model", ModelConfig, {"prior": "learned"}),
-            ("data", DataConfig, {}),
+            ("model", ModelConfig, COMPATIBLE),
+            ("data", DataConfig, {"dequantize": False}),
             ("train", TrainConfig, COMPANIONS["halvings"]),
         )
     }
@@ -239,11 +247,60 @@ REFUSED = [
         lambda: ModelConfig(deterministic_paths=False, prior="standard"),
         "ModelConfig.deterministic_paths=False needs prior='learned'",
     ),
+    (lambda: ModelConfig(likelihood="poisson"), "ModelConfig.likelihood must be one of .*poisson'"),
+    (lambda: ModelConfig(likelihood_scale="row"), "ModelConfig.likelihood_scale must be one of"),
+    *(
+        (
+            lambda kind=kind: ModelConfig(likelihood=kind, whitening=True),
+            f"ModelConfig.whitening goes with likelihood 'normal'; got '{kind}'",
+        )
+        for kind in ("bernoulli", "logistic")
+    ),
+    (
+        lambda: ModelConfig(likelihood="normal", autoregressive=True),
+        "ModelConfig.autoregressive goes with likelihood 'bernoulli' or 'logistic'; got 'normal'",
+    ),
+    *(
+        (
+            lambda n=n: ModelConfig(autoregressive=True, autoregressive_kernel_size=n),
+            f"ModelConfig.autoregressive_kernel_size must be odd and at least 3; got {n}",
+        )
+        for n in (0, 1, 4)
+    ),
+    (
+        lambda: ModelConfig(autoregressive=True, autoregressive_layers=1),
+        "ModelConfig.autoregressive_layers must be at least 2; got 1",
+    ),
+    (
+        lambda: ModelConfig((28, 28, 5), autoregressive=True, autoregressive_filters=4),
+        "ModelConfig.autoregressive_filters must be at least 5, one for each channel of the "
+        "image; got 4",
+    ),
+    (
+        lambda: ModelConfig(autoregressive_layers=2.5),
+        "ModelConfig.autoregressive_layers must be a whole number; got 2.5",
+    ),
+    *(
+        (
+            lambda kind=kind: DataConfig(dequantize=True, binarization=kind),
+            f"dequantize is for images that are not binarized; got binarization '{kind}'",
+        )
+        for kind in ("dynamic", "threshold")
+    ),
+    *(
+        (
+            lambda kind=kind: Experiment(
+                ModelConfig(likelihood=kind), DataConfig(dequantize=True, binarization="none")
+            ),
+            f"DataConfig.dequantize goes with ModelConfig.likelihood 'normal'; got '{kind}'",
+        )
+        for kind in ("bernoulli", "logistic")
+    ),
     (lambda: DataConfig(name=""), "DataConfig.name must name a data set; got ''"),
     (lambda: DataConfig(name=3), "DataConfig.name must be a str; got 3"),
     (lambda: DataConfig(binarization="fixed"), "DataConfig.binarization must be one of"),
     (lambda: DataConfig(validation_images=-1), "DataConfig.validation_images must be at least 0"),
-    (lambda: DataConfig(binarization_seed=-1), "DataConfig.binarization_seed must be at least 0"),
+    (lambda: DataConfig(draw_seed=-1), "DataConfig.draw_seed must be at least 0"),
     (lambda: DataConfig(test_split="train"), "train_split and test_split must differ; both are"),
     *(
         (lambda n=n: TrainConfig(**{n: 0}), f"TrainConfig.{n} must be at least 1; got 0")
@@ -281,11 +338,11 @@ REFUSED = [
     ),
     *(
         (lambda n=n: EvaluateConfig(**{n: 0}), f"EvaluateConfig.{n} must be at least 1; got 0")
-        for n in ("num_samples", "batch_size", "chunk")
+        for n in ("num_samples", "batch_size")
     ),
     *(
         (lambda n=n: EvaluateConfig(**{n: -1}), f"EvaluateConfig.{n} must be at least 0; got -1")
-        for n in ("images", "seed")
+        for n in ("images", "seed", "chunk")
     ),
     (lambda: EvaluateConfig(split="all"), "EvaluateConfig.split must be one of"),
     (lambda: Experiment(seed=-1), "Experiment.seed must be at least 0; got -1"),
@@ -305,6 +362,15 @@ def test_wrong_values_are_refused_in_one_line(call, message):
     pattern = ".*".join(re.escape(part) for part in message.split(".*"))
     assert re.search(pattern, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_that_go_together_are_accepted():
+    ModelConfig(likelihood="normal", whitening=True, likelihood_scale="scalar")
+    ModelConfig((28, 28, 3), likelihood="logistic", autoregressive=True, autoregressive_filters=3)
+    for binarization in ("auto", "none"):
+        data = DataConfig(dequantize=True, binarization=binarization)
+        assert Experiment(ModelConfig(likelihood="normal"), data).data.dequantize
+    assert EvaluateConfig(chunk=0).chunk == 0
 
 
 def test_differences_name_the_fields_that_differ():

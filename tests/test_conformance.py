@@ -13,15 +13,26 @@ import numpy_matnet as npm
 import pytest
 import tensorflow as tf
 
+from matnet_tf.autoregression import LocalAutoregression, MaskedConvolution
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
-from matnet_tf.likelihoods import Bernoulli
+from matnet_tf.likelihoods import Likelihood, Logistic, Normal
 from matnet_tf.model import MatNet
 from matnet_tf.network import BottomUpNetwork, Guide, TopDownNetwork
 from matnet_tf.updates import GRUUpdate, ResidualUpdate
+from matnet_tf.whitening import Whitening
 
-CONFIG = ModelConfig((5, 3, 2), (Stage(1, 4, 2, 1), Stage((3, 2), 3, 2, 1)), 2, 4, 3)
+SHAPE = (5, 3, 2)
+CONFIG = ModelConfig(SHAPE, (Stage(1, 4, 2, 1), Stage((3, 2), 3, 2, 1)), 2, 4, 3)
+DENSE_CONFIG = dataclasses.replace(CONFIG, stages=(Stage(1, 4, 2, 1),))
+LOCAL = {"autoregressive": True, "autoregressive_layers": 3, "autoregressive_filters": 5}
+LIKELIHOODS = {
+    "logistic": {"likelihood": "logistic"},
+    "whitened": {"likelihood": "normal", "likelihood_scale": "channel", "whitening": True},
+    "local logistic": {"likelihood": "logistic", "likelihood_scale": "scalar", **LOCAL},
+}
+LEVELS = np.random.default_rng(2).integers(0, 256, (2, *SHAPE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,8 @@ class Case:
     shapes: tuple[tuple[int, ...], ...]
     every_output: Callable[..., Any] = lambda layer, *inputs: layer(*inputs)
     in_functional_model: bool = True
+    # Of the layer's output and of every output, in mixed bfloat16.
+    dtypes: tuple[tf.DType, tf.DType] = (tf.bfloat16, tf.bfloat16)
 
 
 def with_prior(layer, h_td, z):
@@ -47,6 +60,34 @@ def with_posteriors(guide, x):
         parameters, h_merge = module.merge(view.projections[i], 0.5 * h_merge, h_merge)
         outputs.append(parameters)
     return view, outputs
+
+
+def pixels_of(config):
+    """The two images that all cases share, as the config's likelihood has them."""
+    binary = config.likelihood == "bernoulli"
+    return tf.constant(LEVELS > 127 if binary else LEVELS / 255, tf.float32)
+
+
+def with_pixels(layer, h_td):
+    return layer.distribution(layer(h_td)).log_prob(pixels_of(layer.config))
+
+
+def last_layer(make, dense=False, **choices):
+    """A likelihood, whose weights all serve the probability of an image."""
+    config = dataclasses.replace(DENSE_CONFIG if dense else CONFIG, **choices)
+    shapes = (DENSE,) if dense else ((5, 3, 3),)
+    dtypes = (tf.bfloat16, tf.float32)
+    return Case(lambda **k: make(config, **k), shapes, with_pixels, dtypes=dtypes)
+
+
+def whole(**choices):
+    config = dataclasses.replace(CONFIG, **choices)
+    # Pixels come from a distribution, and every distribution is float32.
+    return Case(lambda **k: MatNet(config, seed=3, **k), (SHAPE,), dtypes=(tf.float32,) * 2)
+
+
+def of_pixels(make, **choices):
+    return Case(lambda **k: make(SHAPE, **choices, **k), ((*SHAPE, 1),), dtypes=(tf.float32,) * 2)
 
 
 IMAGE, DENSE = (5, 3, 4), (4,)
@@ -77,8 +118,24 @@ CASES = {
     "resample, down": Case(lambda **k: Resample((5, 3), (2, 1), 4, 6, **k), (IMAGE,)),
     "resample, up": Case(lambda **k: Resample((5, 3), (9, 6), 4, 2, **k), (IMAGE,)),
     "resample, dense": Case(lambda **k: Resample((5, 3), (1, 1), 4, 6, **k), (IMAGE,)),
-    "bernoulli, dense": Case(lambda **k: Bernoulli((5, 3, 2), True, **k), (DENSE,)),
-    "bernoulli, conv": Case(lambda **k: Bernoulli((5, 3, 2), False, **k), (IMAGE,)),
+    "bernoulli, dense": last_layer(Likelihood, dense=True),
+    "bernoulli, conv": last_layer(Likelihood),
+    "normal, pixel": last_layer(Likelihood, likelihood="normal"),
+    "normal, channel": last_layer(Likelihood, likelihood="normal", likelihood_scale="channel"),
+    "normal, scalar": last_layer(
+        Likelihood, dense=True, likelihood="normal", likelihood_scale="scalar"
+    ),
+    "logistic, dense": last_layer(Likelihood, dense=True, likelihood="logistic"),
+    "logistic, channel": last_layer(Likelihood, likelihood="logistic", likelihood_scale="channel"),
+    "normal pixels": of_pixels(Normal, scale="channel", whitening=True),
+    "logistic pixels": of_pixels(Logistic, scale="scalar"),
+    "whitening": Case(lambda **k: Whitening(SHAPE, 1e-3, **k), (SHAPE,), dtypes=(tf.float32,) * 2),
+    "masked, A": Case(lambda **k: MaskedConvolution(6, 3, 2, "A", **k), (IMAGE,)),
+    "masked, B": Case(lambda **k: MaskedConvolution(5, 5, 2, "B", **k), (IMAGE,)),
+    "local, conv": last_layer(LocalAutoregression, **LOCAL),
+    "local, dense": last_layer(
+        LocalAutoregression, dense=True, likelihood="logistic", likelihood_scale="channel", **LOCAL
+    ),
     "bottom-up network": Case(lambda **k: BottomUpNetwork(CONFIG, **k), ((5, 3, 2),)),
     # Keras's functional models do not keep the View that a guide gives.
     "guide": Case(
@@ -87,9 +144,15 @@ CASES = {
         with_posteriors,
         in_functional_model=False,
     ),
-    "mean reconstruction": Case(lambda **k: MatNet(CONFIG, seed=3, **k), ((5, 3, 2),)),
+    "mean reconstruction": whole(),
+    **{f"reconstruction, {name}": whole(**choices) for name, choices in LIKELIHOODS.items()},
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# Keras calls a model within a model for each of its parts, at length.
+by_name = {name: [pytest.mark.slow] if "reconstruction" in name else [] for name in CASES}
+every_case_in_time = pytest.mark.parametrize(
+    "case", [pytest.param(CASES[name], marks=m, id=name) for name, m in by_name.items()]
+)
 
 
 def inputs_of(case, rows=2):
@@ -100,7 +163,14 @@ def inputs_of(case, rows=2):
 def new(case):
     layer = case.make(name="original")
     layer(*inputs_of(case))
-    return npm.randomize(layer)
+    return npm.randomize(adapted(layer))
+
+
+def adapted(layer):
+    """The layer, having seen images if it wants to."""
+    if hasattr(layer, "adapt"):
+        layer.adapt([np.random.default_rng(3).random((40, *SHAPE)).astype(np.float32)])
+    return layer
 
 
 made = functools.cache(new)
@@ -144,8 +214,9 @@ def test_a_graph_of_any_batch_equals_eager(case):
 
 def reached(gradients, variables):
     for gradient, variable in zip(gradients, variables, strict=True):
-        assert gradient is not None, f"no gradient reaches {variable.path}"
-        assert np.isfinite(gradient).all() and np.any(gradient), variable.path
+        name = getattr(variable, "path", "the input")
+        assert gradient is not None, f"no gradient reaches {name}"
+        assert np.isfinite(gradient).all() and np.any(gradient), name
 
 
 @every_case
@@ -155,19 +226,23 @@ def test_the_gradient_reaches_every_weight(case):
         pytest.skip("its reconstruction needs no priors; the bound's test below has them")
     rng = np.random.default_rng(1)
     with tf.GradientTape() as tape:
+        tape.watch(inputs)
         outputs = tf.nest.flatten(case.every_output(layer, *inputs))
         total = sum(tf.reduce_sum(x * rng.normal(size=x.shape)) for x in outputs)
-    variables = layer.trainable_variables
+    # Whitening trains nothing, but gradients have to pass it.
+    variables = inputs if isinstance(layer, Whitening) else layer.trainable_variables
     assert variables
     reached(tape.gradient(total, variables), variables)
 
 
-@pytest.mark.parametrize("update", ["residual", "gru"])
-def test_the_gradient_of_the_bound_reaches_every_weight_of_a_model(update):
-    model = npm.randomize(MatNet(dataclasses.replace(CONFIG, update=update)))
-    x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3, 2)), tf.float32)
+MODELS = {"residual": {"update": "residual"}, "gru": {"update": "gru"}, **LIKELIHOODS}
+
+
+@pytest.mark.parametrize("choices", MODELS.values(), ids=MODELS)
+def test_the_gradient_of_the_bound_reaches_every_weight_of_a_model(choices):
+    model = npm.randomize(adapted(MatNet(dataclasses.replace(CONFIG, **choices))))
     with tf.GradientTape() as tape:
-        bound, _ = model.bound_and_trace(x, tf.constant([0, 1]))
+        bound, _ = model.bound_and_trace(pixels_of(model.config), tf.constant([0, 1]))
         total = tf.reduce_sum(bound.elbo)
     reached(tape.gradient(total, model.trainable_variables), model.trainable_variables)
 
@@ -181,26 +256,25 @@ def bfloat16():
 
 @every_case
 def test_mixed_bfloat16_computes_in_it_and_keeps_float32_weights(case, bfloat16):
-    layer = new(case)
-    outputs = tf.nest.flatten(case.every_output(layer, *inputs_of(case)))
-    # Pixels' means come from a distribution, and every distribution is float32.
-    expected = tf.float32 if isinstance(layer, MatNet) else tf.bfloat16
-    assert {x.dtype for x in outputs} == {expected}
-    assert all(np.isfinite(tf.cast(x, tf.float32)).all() for x in outputs)
-    assert {v.dtype for v in layer.trainable_variables} == {"float32"}
+    layer, inputs = new(case), inputs_of(case)
+    outputs = [tf.nest.flatten(f(layer, *inputs)) for f in (Case.every_output, case.every_output)]
+    for tensors, expected in zip(outputs, case.dtypes, strict=True):
+        assert {x.dtype for x in tensors} == {expected}
+        assert all(np.isfinite(tf.cast(x, tf.float32)).all() for x in tensors)
+    assert {v.dtype for v in layer.trainable_variables} <= {"float32"}
 
 
-def test_a_bound_in_mixed_bfloat16_is_float32_and_near_the_exact_one(bfloat16):
-    model = npm.randomize(MatNet(CONFIG), scale=0.2)
-    x = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 5, 3, 2)), tf.float32)
+@pytest.mark.parametrize("choices", [{}, *LIKELIHOODS.values()], ids=["bernoulli", *LIKELIHOODS])
+def test_a_bound_in_mixed_bfloat16_is_float32_and_near_the_exact_one(choices, bfloat16):
+    model = npm.randomize(adapted(MatNet(dataclasses.replace(CONFIG, **choices))), scale=0.2)
+    x = pixels_of(model.config)
     bound, trace = model.bound_and_trace(x, tf.constant([0, 1]))
     assert {part.dtype for part in tf.nest.flatten(bound)} == {tf.float32}
     walk = npm.Walk(model, x.numpy(), trace.z)
-    expected = npm.bernoulli_log_prob(x.numpy(), walk.logits)
-    np.testing.assert_allclose(bound.log_likelihood, expected, rtol=0.02)
+    np.testing.assert_allclose(bound.log_likelihood, walk.log_likelihood, rtol=0.02)
 
 
-@every_case
+@every_case_in_time
 def test_a_saved_model_with_the_layer_loads_equal(case, tmp_path):
     if not case.in_functional_model:
         pytest.skip("its output is no plain tensor or tuple")

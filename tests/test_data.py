@@ -17,12 +17,17 @@ from matnet_tf.datasets import MemoryImages, reading
 
 tfds.disable_progress_bar()
 TRAIN, TEST = 23, 9
-SHAPE = (3, 4, 1)
+SHAPE, COLOUR = (3, 4, 1), (5, 4, 3)
+
+# The two ways in which `x` is drawn from the stored images.
+drawn = pytest.mark.parametrize(
+    "settings", [{"binarization": "dynamic"}, {"dequantize": True}], ids=["binary", "dequantized"]
+)
 
 
-def numbered(count, first=0):
-    """Images that carry their number in the first two pixels."""
-    images = np.random.RandomState(1).randint(0, 256, (count, *SHAPE)).astype(np.uint8)
+def numbered(count, first=0, shape=SHAPE):
+    """Images that carry their number in the first pixel."""
+    images = np.random.RandomState(1).randint(0, 256, (count, *shape)).astype(np.uint8)
     images[:, 0, 0, 0] = first + np.arange(count)
     return images
 
@@ -66,6 +71,10 @@ def directory(tmp_path_factory):
     store(path, "whole", {s: a.astype(np.int32) for s, a in images.items()}, whole)
     varying = tfds.features.Image(shape=(None, None, 1))
     store(path, "varying", images, varying)
+    colour = tfds.features.Image(shape=COLOUR)
+    coloured = {"train": numbered(TRAIN, 0, COLOUR), "test": numbered(TEST, 100, COLOUR)}
+    for name in ("svhn_cropped", "no_name_of_tfds"):
+        store(path, name, coloured | {"extra": numbered(5, 50, COLOUR)}, colour, label=True)
     return path
 
 
@@ -138,16 +147,20 @@ def test_a_batch_may_be_larger_than_the_split(directory):
     assert counts.sum() == 20 and set(counts) == {2, 3}
 
 
+@drawn
 @pytest.mark.parametrize("first_step", [3, 50])
-def test_training_continues_at_any_step_as_if_it_had_run_to_there(directory, kind, first_step):
-    split = load(directory, binarization="dynamic")
+def test_training_continues_at_any_step_as_if_it_had_run_to_there(
+    directory, kind, first_step, settings
+):
+    split = load(directory, **settings)
     whole = take(split.training_dataset(7, seed=5), first_step + 3)
     later = take(split.training_dataset(7, seed=5, first_step=first_step), 3)
     np.testing.assert_array_equal(whole[first_step:], later)
 
 
-def test_order_and_noise_follow_the_seed_and_no_global_one(directory, kind):
-    split = load(directory, binarization="dynamic")
+@drawn
+def test_order_and_noise_follow_the_seed_and_no_global_one(directory, kind, settings):
+    split = load(directory, **settings)
     tf.random.set_seed(1)
     first = take(split.training_dataset(7, seed=5), 4)
     tf.random.set_seed(2)
@@ -171,14 +184,67 @@ def test_dynamic_binarization_is_drawn_anew_each_time_an_image_is_seen(directory
     np.testing.assert_allclose(x.mean(0), mean, atol=5 * 0.5 / np.sqrt(len(x)))
 
 
-def test_dynamic_binarization_for_evaluation_is_one_draw_for_each_image(directory, kind):
-    split = load(directory, "test", binarization="dynamic", binarization_seed=3)
+def test_the_noise_of_dequantization_is_drawn_anew_each_time_an_image_is_seen(directory, kind):
+    split = load(directory, dequantize=True)
+    assert split.dequantized and not split.eight_bit
+    x = np.concatenate(take(split.training_dataset(TRAIN, seed=5), 100))
+    values = np.floor(256 * x)
+    stored = numbered(TRAIN)
+    # Every image is seen 100 times, and every time its 8-bit values are those that are stored.
+    np.testing.assert_array_equal(values, stored[values[:, 0, 0, 0].astype(int)])
+    noise = 256 * x - values
+    assert len(np.unique(noise[:, 1, 1, 0])) > 0.95 * len(x)
+    np.testing.assert_allclose(noise.mean(0), 0.5, atol=5 * np.sqrt(1 / 12 / len(x)))
+
+
+@drawn
+def test_the_draw_for_evaluation_is_one_for_each_image(directory, kind, settings):
+    split = load(directory, "test", draw_seed=3, **settings)
     every = evaluated(split)
-    assert set(np.unique(every)) == {0.0, 1.0}
+    if split.dequantized:
+        order = np.argsort(every[:, 0, 0, 0])
+        np.testing.assert_array_equal(np.floor(256 * every[order]), numbered(TEST, 100))
+    else:
+        assert set(np.unique(every)) == {0.0, 1.0}
     np.testing.assert_array_equal(every, evaluated(split, batch_size=2))
     np.testing.assert_array_equal(every[[8, 2]], evaluated(split, 2, [8, 2]))
-    other = load(directory, "test", binarization="dynamic", binarization_seed=4)
+    other = load(directory, "test", draw_seed=4, **settings)
     assert not np.array_equal(every, evaluated(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("plain", {}, True),
+        ("svhn_cropped", {}, True),
+        ("mnist", {"binarization": "none"}, True),
+        ("mnist", {}, False),
+        ("plain", {"binarization": "threshold"}, False),
+        ("plain", {"dequantize": True}, False),
+        ("binarized_mnist", {}, False),
+        ("floats", {}, False),
+    ],
+)
+def test_a_split_knows_whether_its_images_are_8_bit(directory, kind, name, settings, expected):
+    split = load(directory, name=name, **settings)
+    assert split.eight_bit == expected
+    assert split.dequantized == ("dequantize" in settings)
+    if expected:
+        x = evaluated(split)
+        np.testing.assert_array_equal(x, np.rint(x * 255).astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("name", ["svhn_cropped", "no_name_of_tfds"])
+def test_any_colour_set_is_loaded_by_its_name(directory, kind, name):
+    split = load(directory, name=name, train_split="train+extra")
+    assert (split.num_images, split.image_shape) == (TRAIN + 5, COLOUR)
+    x = evaluated(load(directory, name=name))
+    expected = numbered(TRAIN, 0, COLOUR) / np.float32(255)
+    np.testing.assert_array_equal(x[np.argsort(numbers(x))], expected)
+    (batch,) = take(split.training_dataset(TRAIN + 5, seed=0), 1)
+    assert sorted(numbers(batch)) == [*range(TRAIN), *range(50, 55)]
+    if kind == "memory":
+        np.testing.assert_array_equal(split.labels, split.images.array[:, 0, 0, 0])
 
 
 def test_threshold_is_one_above_one_half(directory):
@@ -231,6 +297,9 @@ def test_splits_can_be_any_that_tfds_understands(directory):
         ({"name": "whole"}, "`image` of whole must be uint8 or float .* got int32"),
         ({"name": "wide"}, r"images of wide must lie in \[0, 1\].* to 255"),
         ({"name": "varying"}, "images of varying vary in size; .* --size=HxW"),
+        ({"name": "floats", "dequantize": True}, "8-bit images; .* floats are stored as float32"),
+        ({"name": "binarized_mnist", "dequantize": True}, "binarized_mnist have the values 0 to 1"),
+        ({"name": "mnist", "dequantize": True}, "mnist is dynamic .* --data.binarization=none"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_in_one_line(directory, settings, message):
@@ -264,7 +333,8 @@ def test_a_set_without_images_is_refused(tmp_path):
     [
         ("mnist", "run: bin/prepare --data.name=mnist --source=DIR --data.dir={dir}$"),
         ("image_folder", "--data.name=image_folder --source=DIR --data.dir={dir}$"),
-        ("cifar10", "run: bin/prepare --data.name=cifar10 --data.dir={dir}$"),
+        ("cifar10", "run: bin/prepare --data.name=cifar10 --source=DIR --data.dir={dir}$"),
+        ("svhn_cropped", "run: bin/prepare --data.name=svhn_cropped --data.dir={dir}$"),
         ("mnits", "neither is it a name of TFDS; did you mean mnist\\?$"),
     ],
 )
@@ -286,57 +356,6 @@ def test_a_set_that_is_prepared_again_is_read_again(tmp_path):
     current.rename(tmp_path / "old")
     (tmp_path / "100").rename(current)
     assert sorted(numbers(evaluated(load(current)))) == [100, 101, 102]
-
-
-def test_digits_need_no_directory_and_keep_their_split():
-    train = data.load(DataConfig(name="digits"), "train")
-    test = data.load(DataConfig(name="digits"), "test")
-    assert (train.num_images, test.num_images) == (1500, 297)
-    assert train.image_shape == (8, 8, 1) and train.binarization == "dynamic"
-    images = np.concatenate([train.images.array, test.images.array])
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    assert images.max() == 255 and images.dtype == np.uint8
-    as_rows = (images.reshape(-1, 64) * (16 / 255)).round()
-    labels = np.concatenate([train.labels, test.labels])
-    found = sorted(zip(map(tuple, as_rows), labels, strict=True))
-    assert found == sorted(zip(map(tuple, loaded.data), loaded.target, strict=True))
-    # The first test digits of the stated draw, so that the split cannot change unnoticed.
-    order = np.random.RandomState(0).permutation(1797)
-    np.testing.assert_array_equal(test.labels, loaded.target[order[1500:]])
-
-
-def test_digits_have_no_other_splits():
-    with pytest.raises(ValueError, match="digits has the splits train and test only"):
-        data.load(DataConfig(name="digits", train_split="train[:10]"), "train")
-
-
-@pytest.mark.parametrize(
-    ("split", "message"),
-    [("tset", "split must be one of"), ("validation", "validation_images is 0")],
-)
-def test_a_split_that_is_not_there_is_refused(split, message):
-    with pytest.raises(ValueError, match=message):
-        data.load(DataConfig(), split)
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments", "message"),
-    [
-        ("training_dataset", (0, 0), "batch_size must be at least 1; got 0"),
-        ("training_dataset", (4, 0, -1), "first_step must be at least 0; got -1"),
-        ("training_dataset", (4, -1), "seed must be at least 0; got -1"),
-        ("evaluation_dataset", (0,), "batch_size must be at least 1; got 0"),
-        ("evaluation_dataset", (4, []), "at least one integer"),
-        ("evaluation_dataset", (4, [0.5]), "at least one integer; got float64"),
-        ("evaluation_dataset", (4, [0, 297]), r"must lie in \[0, 296\].* to 297"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(method, arguments, message):
-    split = data.load(DataConfig(), "test")
-    with pytest.raises(ValueError, match=message):
-        getattr(split, method)(*arguments)
 
 
 def test_the_order_has_no_trace_of_the_stored_one():

@@ -26,6 +26,31 @@ CONFIGS = {
         "deterministic_paths": False,
     },
 }
+DENSE, MIXED = (Stage(1, 6, 2, 2),), (Stage(1, 6, 2, 1), Stage(3, 4, 2, 1))
+LOCAL = {"autoregressive": True, "autoregressive_layers": 3, "autoregressive_filters": 5}
+LIKELIHOODS = {
+    "normal": {"stages": MIXED, "likelihood": "normal"},
+    "normal, one scale, dense": {
+        "stages": DENSE,
+        "likelihood": "normal",
+        "likelihood_scale": "scalar",
+    },
+    "normal, whitened": {
+        "stages": MIXED,
+        "likelihood": "normal",
+        "likelihood_scale": "channel",
+        "whitening": True,
+    },
+    "logistic": {"stages": DENSE, "likelihood": "logistic"},
+    "logistic, a scale a channel": {
+        "stages": MIXED,
+        "likelihood": "logistic",
+        "likelihood_scale": "channel",
+    },
+    "local bernoulli": {"stages": MIXED, **LOCAL, "autoregressive_kernel_size": 5},
+    "local logistic": {"stages": DENSE, "likelihood": "logistic", **LOCAL},
+}
+CONFIGS |= LIKELIHOODS
 
 
 @functools.cache
@@ -33,6 +58,9 @@ def made(name="dense and convolutional", **changes) -> MatNet:
     """A model with random weights, made once for all tests, which must leave it as it is."""
     settings = {"image_shape": (5, 5, 2), "top_latents": 3, "top_units": 4, "image_filters": 3}
     model = MatNet(ModelConfig(**settings | CONFIGS[name] | changes))
+    if model.config.whitening:
+        x = np.random.default_rng(1).random((80, 5, 5, 2))
+        model.adapt([x])
     return npm.randomize(model)
 
 
@@ -43,11 +71,20 @@ def drawn(model, number, seed=1):
 
 def images(model, number=2):
     shape = (number, *model.config.image_shape)
-    return tf.constant(np.random.default_rng(0).integers(0, 2, shape), tf.float32)
+    levels = np.random.default_rng(0).integers(0, 256, shape)
+    levels[:, 0], levels[:, 1] = 0, 255
+    binary = model.config.likelihood == "bernoulli"
+    return tf.constant(levels > 127 if binary else levels / 255, tf.float32)
+
+
+def parameters(model, trace, x):
+    """Of the pixels, `[B, H, W, C, P]`."""
+    outputs = model.likelihood(trace.h_td)
+    return model.likelihood.parameters(x, outputs) if model.config.autoregressive else outputs
 
 
 def inferred(model, x, rows=None, **arguments):
-    return model.walk(model.guide.watch(x), rows or x.shape[0], SEED, **arguments)
+    return model.walk(model.watch(x), rows or x.shape[0], SEED, **arguments)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -66,15 +103,18 @@ def test_every_distribution_and_the_image_are_the_numpy_walks(name):
             np.testing.assert_allclose(actual[1], deviation, rtol=2e-4)
         kl = npm.sum_per_image(npm.kl_per_unit(q, p))
         np.testing.assert_allclose(level.kl(), kl, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(model.likelihood(trace.h_td), walk.logits, rtol=1e-3, atol=1e-4)
+    ours = parameters(model, trace, x)
+    assert ours.shape == walk.parameters.shape
+    np.testing.assert_allclose(ours, walk.parameters, rtol=1e-3, atol=1e-4)
 
 
-def test_the_bound_is_the_numpy_walks_at_the_same_latents():
-    model = made()
+@pytest.mark.parametrize("name", ["dense and convolutional", *LIKELIHOODS])
+def test_the_bound_is_the_numpy_walks_at_the_same_latents(name):
+    model = made(name)
     x = images(model)
     bound, trace = model.bound_and_trace(x, SEED)
     walk = npm.Walk(model, x.numpy(), trace.z)
-    log_likelihood = npm.bernoulli_log_prob(x.numpy(), walk.logits)
+    log_likelihood = walk.log_likelihood
     kl = [
         npm.sum_per_image(npm.kl_per_unit(q, p))
         for q, p in zip(walk.posteriors, walk.priors, strict=True)
@@ -95,7 +135,7 @@ def test_samples_of_an_image_are_rows_sample_first_and_bottom_up_runs_once():
         np.testing.assert_allclose(a.posterior.mean(), b.posterior.mean(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together.h_td, each.h_td, rtol=1e-4, atol=1e-5)
     assert together.h_td.shape[0] == samples * 3
-    assert model.guide.watch(x).top.shape[0] == 3
+    assert model.watch(x).top.shape[0] == 3
 
 
 @pytest.mark.parametrize("num_inferred", [0, 1, 2, 4])
@@ -204,14 +244,13 @@ def test_a_posterior_reads_the_image_and_a_prior_does_not():
         assert not same(a.posterior.mean(), b.posterior.mean())
 
 
-@pytest.mark.parametrize("name", ["dense", "convolutional"])
+@pytest.mark.parametrize("name", ["dense", "convolutional", *LIKELIHOODS])
 def test_wild_latents_give_finite_bounds_and_gradients(name):
     model = made(name)
     latents = [1e6 * z for z in drawn(model, 2)]
     with tf.GradientTape() as tape:
         trace = inferred(model, images(model), latents=latents)
-        p_x = model.likelihood.distribution(model.likelihood(trace.h_td))
-        parts = [p_x.log_prob(images(model)), *(level.kl() for level in trace.levels)]
+        parts = [model.p_x(trace).log_prob(images(model)), *(level.kl() for level in trace.levels)]
         parts += [level.log_weight() for level in trace.levels]
         total = tf.add_n(parts)
     gradients = tape.gradient(total, model.trainable_variables)

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Latent distributions against SciPy."""
+"""Distributions of latents and of 8-bit values against SciPy."""
 
 import numpy as np
 import numpy_matnet as npm
@@ -9,7 +9,12 @@ import scipy.integrate
 import scipy.stats
 import tensorflow as tf
 
-from matnet_tf.distributions import diagonal_normal, kl_per_unit, tempered
+from matnet_tf.distributions import (
+    IntegratedLogistic,
+    diagonal_normal,
+    kl_per_unit,
+    tempered,
+)
 
 RNG = np.random.default_rng(0)
 SHAPES = [(3, 6), (3, 2, 4, 6)]
@@ -91,3 +96,65 @@ def test_samples_have_the_mean_and_scale_of_the_parameters():
     deviation = np.exp(log_var / 2)
     assert (np.abs(z.mean(0) - mean) < 5 * deviation / np.sqrt(20000)).all()
     np.testing.assert_allclose(z.std(0), deviation, rtol=0.03)
+
+
+# The integrated Logistic.
+
+LEVELS = (np.arange(256) / 255).astype(np.float32)
+LOCATIONS = [-1e6, -3.0, -0.1, 0.0, 0.3, 0.5, 77.5 / 255, 1.0, 1.2, 50.0, 1e6]
+# From a ninth of a level to more than a thousand times the range.
+SCALES = [np.exp(-7) / 2, 0.003, 0.02, 0.1, 1.0, np.exp(7) / 2, 1e6]
+GRID = [(loc, scale) for loc in LOCATIONS for scale in SCALES]
+
+
+def over_the_grid():
+    loc, scale = np.float32(GRID).T
+    return IntegratedLogistic(loc[:, None], scale[:, None]), loc, scale
+
+
+def test_the_256_masses_sum_to_1_for_every_parameter():
+    p, _, _ = over_the_grid()
+    masses = np.exp(np.float64(p.log_prob(LEVELS)))
+    assert masses.shape == (len(GRID), 256)
+    np.testing.assert_allclose(masses.sum(1), 1.0, atol=1e-6)
+
+
+def test_gradients_of_every_level_stay_finite_for_every_parameter():
+    _, loc, scale = over_the_grid()
+    parameters = tf.constant(loc[:, None]), tf.constant(scale[:, None])
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        log_prob = IntegratedLogistic(*parameters).log_prob(LEVELS)
+    assert np.isfinite(log_prob).all()
+    for gradient in tape.gradient(log_prob, parameters):
+        assert np.isfinite(gradient).all()
+
+
+def test_the_gradient_of_a_level_is_that_of_its_mass():
+    def log_mass(loc, scale):
+        edge = scipy.stats.logistic(loc, scale).cdf
+        return np.log(edge(100.5 / 255) - edge(99.5 / 255))
+
+    loc, scale, step = tf.constant(0.45), tf.constant(0.02), 1e-6
+    with tf.GradientTape() as tape:
+        tape.watch([loc, scale])
+        log_prob = IntegratedLogistic(loc, scale).log_prob(np.float32(100 / 255))
+    by_loc = (log_mass(0.45 + step, 0.02) - log_mass(0.45 - step, 0.02)) / (2 * step)
+    by_scale = (log_mass(0.45, 0.02 + step) - log_mass(0.45, 0.02 - step)) / (2 * step)
+    np.testing.assert_allclose(tape.gradient(log_prob, [loc, scale]), [by_loc, by_scale], rtol=1e-3)
+
+
+def test_the_mean_is_within_half_a_level_of_the_masses():
+    p, _, _ = over_the_grid()
+    mean = (np.exp(np.float64(p.log_prob(LEVELS))) * LEVELS).sum(1)
+    np.testing.assert_allclose(p.mean()[:, 0], mean, atol=0.5 / 255)
+
+
+def test_samples_of_the_integrated_logistic_are_levels_with_its_masses():
+    p = IntegratedLogistic([0.02, 0.5], [0.01, 0.01])
+    samples = p.sample(20000, seed=[1, 2]).numpy()
+    np.testing.assert_allclose(samples * 255, np.rint(samples * 255), atol=1e-4)
+    for level in (0, 5, 127, 130):
+        chance = np.exp(p.log_prob(np.float32(level / 255)))
+        share = (np.rint(samples * 255) == level).mean(0)
+        assert (abs(share - chance) <= 4 * np.sqrt(chance * (1 - chance) / 20000) + 1e-9).all()

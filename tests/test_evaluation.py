@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import logsumexp
 
-from matnet_tf import data, evaluation, experiment
+from matnet_tf import data, evaluation, evaluation_files, experiment
 from matnet_tf.bounds import nested_bounds, nested_counts
 from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig, Stage
 from matnet_tf.evaluation import evaluate, importance_weighted_bound
@@ -21,6 +21,7 @@ RECORD_FIELDS = {
     *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
     *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
     *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
+    *("dequantization", "elbo_bits_per_dim"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")
 QUICK = EvaluateConfig(num_samples=12, images=24, batch_size=6, chunk=72)
@@ -201,6 +202,7 @@ def test_the_record_holds_every_field_and_is_what_the_file_holds(evaluated):
     assert record["split"] == "test" and record["tuned_on_test"] is False
     assert record["images"] == {"count": 24, "of": 297, "subset_seed": 0}
     assert record["binarization"] == {"method": "dynamic", "seed": 0}
+    assert record["dequantization"] == {"method": "none", "seed": None}
     assert record["weights"] == "raw" and record["checkpoint_step"] == 7
     assert list(record["nll_by_num_samples"]) == ["1", "10", "12"]
     assert record["nll_by_num_samples"]["12"] == record["nll"]
@@ -242,6 +244,7 @@ def test_the_record_is_that_of_the_library_on_the_same_images(evaluated):
 def test_a_single_image_has_no_standard_error(workdir):
     record = evaluate(workdir, EvaluateConfig(num_samples=2, images=1))
     assert record["nll_se"] is None and record["neg_elbo_se"] is None
+    assert record["chunk"] == experiment.load(workdir).model.samples_per_pass == 5000
 
 
 def test_all_images_are_measured_where_no_subset_is_asked(workdir):
@@ -302,7 +305,7 @@ def test_a_subset_larger_than_the_split_is_refused_before_anything_is_written(wo
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
     workdir, evaluated, batches_measured, monkeypatch, capsys
 ):
-    save = evaluation._save_batch
+    save = evaluation_files.save_batch
 
     def interrupted(path, *arguments):
         if path.name == "000002.npz":
@@ -310,7 +313,7 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
         save(path, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluation, "_save_batch", interrupted)
+        patch.setattr(evaluation, "save_batch", interrupted)
         evaluate(workdir, QUICK)
     assert batches_measured == [6, 6, 6]
     assert not (workdir / "evaluation.json").exists()
@@ -349,14 +352,10 @@ def test_a_full_disk_leaves_whole_files_only(workdir, monkeypatch):
     def full(source, target):
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(evaluation.os, "replace", full)
+    monkeypatch.setattr(evaluation_files.os, "replace", full)
+    part = evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), {"00_top": np.zeros(2)})
     with pytest.raises(OSError, match="No space left"):
-        evaluation._save_batch(
-            workdir / "000000.npz",
-            evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), {"00_top": np.zeros(2)}),
-            np.arange(2),
-            1.0,
-        )
+        evaluation_files.save_batch(workdir / "000000.npz", part, np.arange(2), 1.0)
     assert not list(workdir.glob("000000*"))
 
 

@@ -15,29 +15,47 @@ from matnet_tf import experiment, export
 from matnet_tf.config import Experiment, ModelConfig, Stage, TrainConfig
 from matnet_tf.model import MatNet
 
-STAGES = {
-    "dense": (Stage(1, 16, 4, 2),),
-    "convolutional": (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2)),
+SLOW = pytest.mark.slow
+DENSE, CONVOLUTIONAL = (Stage(1, 16, 4, 2),), (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2))
+LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
+QUICK = {"dense": {"stages": DENSE}, "convolutional": {"stages": CONVOLUTIONAL}}
+KINDS = QUICK | {
+    "logistic": {"stages": DENSE, "likelihood": "logistic", "likelihood_scale": "channel"},
+    "whitened": {"stages": CONVOLUTIONAL, "likelihood": "normal", "whitening": True},
+    "local bernoulli": {"stages": CONVOLUTIONAL, **LOCAL},
+    "local logistic": {"stages": DENSE, "likelihood": "logistic", **LOCAL},
 }
+BITS_OF_THE_DENSITY = {"bernoulli": 0, "logistic": 0, "normal": 8}
 NUM_SAMPLES = 23
 CHUNK = 20  # Small, so that the samples of a bound come in several chunks.
 
 
-def make_config(stages):
-    return ModelConfig((8, 8, 1), stages, top_latents=4, top_units=16, image_filters=8)
+def make_model(kind):
+    config = ModelConfig((8, 8, 1), top_latents=4, top_units=16, image_filters=8, **KINDS[kind])
+    model = MatNet(config)
+    model.adapt([images_for(model, 40)])
+    return model
 
 
-def binary_images(count, seed=0):
-    return (np.random.RandomState(seed).rand(count, 8, 8, 1) < 0.3).astype(np.float32)
+def images_for(model, count, seed=0):
+    levels = np.random.RandomState(seed).randint(0, 256, (count, 8, 8, 1))
+    binary = model.config.likelihood == "bernoulli"
+    return (levels > 178 if binary else levels / 255).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=STAGES)
+def binary_images(count):
+    return (np.random.RandomState(0).rand(count, 8, 8, 1) < 0.3).astype(np.float32)
+
+
+@pytest.fixture(
+    scope="module", params=[k if k in QUICK else pytest.param(k, marks=SLOW) for k in KINDS]
+)
 def saved(request, tmp_path_factory):
     """A model and the path of its SavedModel."""
-    model = MatNet(make_config(STAGES[request.param]))
+    model = make_model(request.param)
     path = tmp_path_factory.mktemp("saved") / "1"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "CHUNK", CHUNK)
+        patch.setattr(MatNet, "samples_per_pass", CHUNK)
         export.save(model, path)
     return model, path
 
@@ -76,21 +94,17 @@ def number(value):
 
 def calls(model):
     """Requests `(signature, inputs)` with what the Python model answers, for two batch sizes."""
-    for x in (binary_images(5), binary_images(3, seed=1)):
+    more_bits = BITS_OF_THE_DENSITY[model.config.likelihood]
+    for x in (images_for(model, 5), images_for(model, 3, seed=1)):
         bound, trace = model.elbo(x), model.infer(x, seed=4)
-        yield (
-            "serving_default",
-            {"images": x},
-            {
-                "elbo": bound.elbo,
-                "log_likelihood": bound.log_likelihood,
-                **{f"kl_{level}": kl for level, kl in bound.kl.items()},
-                "reconstruction": model.reconstruct(x, seed=0),
-            },
-        )
+        expected = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
+        expected |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
+        if not model.config.autoregressive:
+            expected["reconstruction"] = model.reconstruct(x, seed=0)
+        yield "serving_default", {"images": x}, expected
         nats = model.log_likelihood(x, NUM_SAMPLES, seed=3, chunk=CHUNK)
         inputs = {"images": x, "num_samples": number(NUM_SAMPLES), "seed": number(3)}
-        bits = -nats / (64 * np.log(2))
+        bits = -nats / (64 * np.log(2)) + more_bits
         yield "log_likelihood", inputs, {"log_likelihood": nats, "bits_per_dim": bits}
         z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
         loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
@@ -107,8 +121,10 @@ def calls(model):
 def test_every_signature_names_its_inputs_and_outputs(saved, signatures):
     levels = saved[0].config.level_names
     z, loc, kl = ([f"{kind}_{level}" for level in levels] for kind in ("z", "loc", "kl"))
+    # A draw of the local model takes its time: nobody should wait for it unasked.
+    mean = [] if saved[0].config.autoregressive else ["reconstruction"]
     expected = {
-        "serving_default": (["images"], ["elbo", "log_likelihood", *kl, "reconstruction"]),
+        "serving_default": (["images"], ["elbo", "log_likelihood", *kl, *mean]),
         "log_likelihood": (["images", "num_samples", "seed"], ["log_likelihood", "bits_per_dim"]),
         "encode": (["images", "seed"], [*z, *loc]),
         "decode": (z, ["images"]),
@@ -132,7 +148,19 @@ def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(
     model, path = saved
     stored = tf.train.list_variables(str(path / "variables" / "variables"))
     sizes = sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
-    assert sizes == sorted(int(np.prod(v.shape)) for v in model.trainable_variables)
+    statistics = []  # Of whitening: mean, matrix and its inverse, log-determinant, count.
+    if model.config.whitening:
+        statistics = [64, 64 * 64, 64 * 64, 1, 1]
+    trained = [int(np.prod(v.shape)) for v in model.trainable_variables]
+    assert sizes == sorted(trained + statistics)
+
+
+def quantiles(model):
+    """How much of an output must be equal, where not all of it has to be.
+
+    A draw of a level may be the next one where two computations differ in the last bit.
+    """
+    return {"images": 0.98} if model.config.autoregressive else {}
 
 
 # It runs without the repository on its path, and cannot import these even where installed.
@@ -151,7 +179,8 @@ else:
 import numpy as np
 import tensorflow as tf
 
-path, requests = sys.argv[1:]
+path, requests, quantiles = sys.argv[1:]
+quantiles = json.loads(quantiles)
 signatures = tf.saved_model.load(path).signatures
 differences = []
 for name, inputs, expected in pickle.load(open(requests, "rb")):
@@ -160,7 +189,7 @@ for name, inputs, expected in pickle.load(open(requests, "rb")):
         raise SystemExit(f"{name} gives {sorted(answer)}")
     for key, value in expected.items():
         difference = np.abs(answer[key].numpy() - value) / np.maximum(1, np.abs(value))
-        differences.append((name, key, float(difference.max())))
+        differences.append((name, key, float(np.quantile(difference, quantiles.get(key, 1)))))
 print(json.dumps(differences))
 """
 
@@ -171,7 +200,10 @@ def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_pat
     requests = [(n, i, {k: np.asarray(v) for k, v in e.items()}) for n, i, e in calls(model)]
     (tmp_path / "requests").write_bytes(pickle.dumps(requests))
     done = subprocess.run(
-        [sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(tmp_path / "requests")],
+        [
+            *(sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(tmp_path / "requests")),
+            json.dumps(quantiles(model)),
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -188,14 +220,15 @@ def test_every_signature_gives_what_the_model_gives(saved, signatures):
         answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
         assert set(answer) == set(expected)
         for key, value in expected.items():
-            np.testing.assert_allclose(answer[key], value, rtol=1e-5, atol=1e-5, err_msg=name)
+            difference = np.abs(answer[key] - value) / np.maximum(1, np.abs(value))
+            assert np.quantile(difference, quantiles(saved[0]).get(key, 1)) < 1e-5, (name, key)
 
 
 @pytest.mark.parametrize(
     ("name", "inputs", "message"),
     [
-        ("serving_default", {"images": binary_images(2) * 2}, "finite and lie in [0, 1]"),
-        ("serving_default", {"images": binary_images(2) * np.nan}, "finite and lie in [0, 1]"),
+        ("serving_default", {"images": binary_images(2) * 2}, "images must be {expected}"),
+        ("serving_default", {"images": binary_images(2) * np.nan}, "images must be {expected}"),
         ("serving_default", {"images": binary_images(2)[:0]}, "images must be at least one"),
         (
             "log_likelihood",
@@ -204,7 +237,7 @@ def test_every_signature_gives_what_the_model_gives(saved, signatures):
         ),
         (
             "reconstruct",
-            {"images": binary_images(2), "num_inferred": number(5), "seed": number(0)},
+            {"images": binary_images(2), "num_inferred": number(-1), "seed": number(0)},
             "num_inferred must lie in",
         ),
         (
@@ -219,10 +252,18 @@ def test_every_signature_gives_what_the_model_gives(saved, signatures):
         ),
     ],
 )
-def test_bad_input_is_an_error_that_names_it(signatures, name, inputs, message):
+def test_bad_input_is_an_error_that_names_it(saved, signatures, name, inputs, message):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
-    assert message in str(caught.value)
+    assert message.format(expected=saved[0].likelihood.pixels.expected) in str(caught.value)
+
+
+@SLOW
+def test_a_served_logistic_model_refuses_values_between_the_levels():
+    signature = export.signatures_of(make_model("logistic"))["log_likelihood"]
+    x = tf.fill([1, 8, 8, 1], 100.5 / 255)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="8-bit values divided by 255"):
+        signature(images=x, num_samples=number(1), seed=number(0))
 
 
 def test_an_export_is_a_saved_model_with_its_config_beside_it(workdir):

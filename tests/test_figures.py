@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of a work directory show what its checkpoint, metrics and test images hold."""
 
+import dataclasses
 import pathlib
 
 import matplotlib.image
@@ -11,7 +12,7 @@ import pytest
 from matnet_tf import data, experiment, figures, pictures
 from matnet_tf.config import DataConfig, Experiment, TrainConfig
 
-NAMES = ["samples", "samples_by_temperature", "reconstructions", "kl_area", "curves"]
+NAMES = ["samples", "samples_by_temperature", "reconstructions", "kl_area", "bits", "curves"]
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_figures_show_the_checkpoint_and_the_seeds_choice_of_test_images(workdir
     assert paths == [str(folder / f"{name}.png") for name in NAMES]
     model = experiment.load(workdir).model
     trace = model.walk(None, 100, np.array([0, 7], np.int32))
-    samples = model.likelihood.distribution(model.likelihood(trace.h_td)).mean().numpy()
+    samples = model.p_x(trace).mean().numpy()
     np.testing.assert_array_equal(
         pixels(folder / "samples.png"), pictures.image_grid(samples, columns=10)
     )
@@ -72,7 +73,45 @@ def test_the_same_seed_draws_the_same_and_another_seed_others(workdir):
     other = [pathlib.Path(p).read_bytes() for p in figures.write_figures(workdir, seed=2)]
     assert first == again
     assert min(map(len, first)) > 2000, "an empty picture"
-    assert [a == b for a, b in zip(first, other, strict=True)] == [False] * 3 + [True] * 2
+    assert [a == b for a, b in zip(first, other, strict=True)] == [False] * 3 + [True] * 3
+
+
+def test_bits_are_those_of_the_metrics_of_every_run(workdir, setup, tmp_path, monkeypatch):
+    real = dataclasses.replace(setup.model, likelihood="normal")
+    other = Experiment(real, DataConfig("digits", "", "none", dequantize=True), setup.train)
+    experiment.create(tmp_path / "dequantized", other)
+    write_rows(tmp_path / "dequantized", other)
+    seen = []
+    draw = pictures.bit_areas
+    monkeypatch.setattr(pictures, "bit_areas", lambda panels: seen.append(panels) or draw(panels))
+    figures.write_figures(workdir, compare=[tmp_path / "dequantized"])
+    titles, steps, bits = zip(*seen[0], strict=True)
+    assert titles == (f"{workdir.name}: bernoulli", "dequantized: normal")
+    assert steps == ([1, 2], [1, 2])
+    scale = 64 * np.log(2)
+    levels = {n: 2 * [(1.5 + i) / scale] for i, n in enumerate(setup.model.level_names)}
+    # A unit of a density of dequantized values holds 2**8 of the levels that they come from.
+    for found, more in zip(bits, (0, 8), strict=True):
+        expected = levels | {"03_pixels": 2 * [30 / scale + more]}
+        assert list(found) == list(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values)
+
+
+@pytest.mark.slow
+def test_samples_of_a_local_model_are_draws(tmp_path, setup):
+    local = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
+    setup = dataclasses.replace(setup, model=dataclasses.replace(setup.model, **local))
+    experiment.create(tmp_path, setup)
+    write_rows(tmp_path, setup)
+    model = experiment.build_model(setup)
+    model.step.assign(2)
+    experiment.Checkpoints(model, tmp_path).save()
+    paths = figures.write_figures(tmp_path, seed=7)
+    samples = model.sample(100, seed=7).numpy()
+    assert set(np.unique(samples)) == {0.0, 1.0}
+    drawn, expected = pixels(paths[0]), pictures.image_grid(samples, columns=10)
+    assert np.mean(drawn == expected) > 0.99
 
 
 def test_what_is_missing_is_named_in_one_line(tmp_path, setup):

@@ -155,6 +155,12 @@ def test_an_unknown_flag_like_no_other_is_referred_to_the_help():
         (["digits"], "expected flags only, such as --model.image_shape=VALUE; got 'digits'"),
         (["--train.steps=0"], "TrainConfig.steps must be at least 1; got 0"),
         (["--model.stages=6:8:2:1"], "stage 6:8:2:1 has size 6x6, which halving"),
+        (
+            ["--model.likelihood=gauss"],
+            "flag --model.likelihood=gauss: expected one of bernoulli, normal, logistic",
+        ),
+        (["--data.dequantize"], "DataConfig.dequantize goes with ModelConfig.likelihood 'normal'"),
+        (["--model.whitening"], "ModelConfig.whitening goes with likelihood 'normal'; got"),
         (["--flagfile=/no/such.flags"], "cannot read flagfile /no/such.flags: No such file"),
         (["--flagfile"], "--flagfile needs the name of a file"),
         (["--flagfile=/"], "cannot read flagfile /: Is a directory"),

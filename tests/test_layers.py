@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
+from matnet_tf.updates import UPDATES
 
 FILTERS, LATENTS = 4, 3
 SIDES = {"dense": (), "conv": (5, 3)}
@@ -31,6 +32,27 @@ def close(actual, expected):
 def body(module):
     """Both linear maps of a residual update."""
     return npm.weights(module.update_layer.hidden), npm.weights(module.update_layer.output_map)
+
+
+def test_a_module_passes_its_settings_to_its_update():
+    settings = {
+        "kernel_size": 5,
+        "activation": "elu",
+        "update": "gru",
+        "normalization": "layer",
+        "carry": False,
+    }
+    for module in (
+        BottomUpModule(FILTERS, True, *settings.values()),
+        TopDownModule(FILTERS, True, LATENTS, **settings),
+        MergeModule(FILTERS, True, LATENTS, **settings),
+    ):
+        own = settings | {"filters": FILTERS, "dense": True}
+        assert {name: getattr(module, name) for name in own} == own
+        assert module.get_config().items() >= own.items()
+        kind = UPDATES[own.pop("update")]
+        assert type(module.update_layer) is kind
+        assert module.update_layer.get_config().items() >= own.items()
 
 
 @both

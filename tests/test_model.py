@@ -242,7 +242,7 @@ def test_models_of_every_size_and_kind_train_and_sample(config):
     kernels = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True) if a.ndim > 1]
     assert all(kernels)
     trace = fresh.walk(None, 3, tf.constant([0, 1]))
-    assert fresh.likelihood(trace.h_td).shape == (3, *config.image_shape)
+    assert fresh.images(trace, tf.constant([0, 1])).shape == (3, *config.image_shape)
     assert [tuple(z.shape[1:]) for z in trace.z] == list(fresh.latent_shapes)
 
 
@@ -288,16 +288,16 @@ def test_graphs_equal_eager_computation(model):
 
 
 def test_a_sample_is_a_mean_or_binary(model, eagerly):
-    means, pixels = model.sample(5), model.sample(5, binary=True)
+    means, pixels = model.sample(5), model.sample(5, draw=True)
     assert means.shape == pixels.shape == (5, 4, 3, 1)
     assert set(np.unique(pixels)) == {0.0, 1.0}
     assert means.numpy().min() > 0 and means.numpy().max() < 1
 
 
-def test_binary_pixels_have_the_means_of_their_sample(model, eagerly):
+def test_drawn_pixels_have_the_means_of_their_sample(model, eagerly):
     latents = [np.tile(z[:1], [2000] + [1] * (z.ndim - 1)) for z in model.infer(images(1)).z]
     means = model.sample(1, latents=[z[:1] for z in latents])[0].numpy()
-    pixels = model.sample(2000, latents=latents, binary=True).numpy().mean(0)
+    pixels = model.sample(2000, latents=latents, draw=True).numpy().mean(0)
     np.testing.assert_array_less(np.abs(pixels - means), 5 * np.sqrt(0.25 / 2000))
 
 

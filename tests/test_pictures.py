@@ -21,10 +21,10 @@ KL = {
 }
 
 
-def drawn_areas(figure):
-    """Lower and upper edge of each filled area, at the steps."""
+def drawn_areas(figure, panel=0):
+    """Lower and upper edge of each filled area of a panel, at the steps."""
     found = []
-    for area in figure.axes[0].collections:
+    for area in figure.axes[panel].collections:
         x, y = area.get_paths()[0].vertices.T
         found.append([(min(y[x == step]), max(y[x == step])) for step in np.unique(x)])
     return np.array(found)
@@ -143,6 +143,25 @@ def test_a_single_step_is_a_bar_around_it():
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["500"]
     assert axes.get_xlim() == (499.5, 500.5)
+
+
+def test_runs_side_by_side_have_their_own_areas_and_one_axis():
+    bits = KL | {"04_pixels": [5.0, 4.5, 4.0]}
+    local = {"00_top": [0.5, 0.25], "01_pixels": [3.0, 2.5]}
+    figure = pictures.bit_areas([("plain", STEPS, bits), ("local", [50, 100], local)])
+    np.testing.assert_allclose(drawn_areas(figure)[:, :, 1], np.cumsum(list(bits.values()), 0))
+    np.testing.assert_allclose(drawn_areas(figure, 1)[:, :, 1], np.cumsum(list(local.values()), 0))
+    first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.06 * 12.625))
+    assert [axes.get_title("left") for axes in (first, second)] == ["plain", "local"]
+    texts = [text.get_text() for text in second.get_legend().get_texts()]
+    assert texts == ["pixels: 2.500 bits/dim", "top, 1 level: 0.250 bits/dim"]
+    assert first.get_legend().get_title().get_text() == "4 levels, at the last step"
+
+
+def test_no_run_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        pictures.bit_areas([])
 
 
 def test_rows_with_nan_are_left_out_of_the_area():

@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from matnet_tf import preprocessing
@@ -48,14 +49,19 @@ def test_binarize_is_a_function_of_its_seed():
     assert (draw != preprocessing.binarize(x, SEED + 1).numpy()).any()
 
 
-def test_the_draw_of_an_image_depends_on_its_index_only():
+@pytest.mark.parametrize("drawn", ["binarize", "dequantize"])
+def test_the_draw_of_an_image_depends_on_its_index_only(drawn):
+    draw = getattr(preprocessing, f"{drawn}_by_index")
     x, indices = intensities(6), np.array([4, 0, 7, 2, 9, 2**33])
-    every = preprocessing.binarize_by_index(x, indices, SEED).numpy()
-    one = preprocessing.binarize_by_index(x[3:4], indices[3:4], SEED).numpy()
-    turned = preprocessing.binarize_by_index(x[::-1], indices[::-1], SEED).numpy()
-    np.testing.assert_array_equal(every[3:4], one)
-    np.testing.assert_array_equal(every[::-1], turned)
-    assert set(np.unique(every)) == {0.0, 1.0}
+    x = x if drawn == "binarize" else np.uint8(255 * x)
+    every = draw(x, indices, SEED).numpy()
+    np.testing.assert_array_equal(every[3:4], draw(x[3:4], indices[3:4], SEED))
+    np.testing.assert_array_equal(every[::-1], draw(x[::-1], indices[::-1], SEED))
+    np.testing.assert_array_equal(every, tf.function(draw)(x, indices, SEED))
+    if drawn == "binarize":
+        assert set(np.unique(every)) == {0.0, 1.0}
+    else:
+        np.testing.assert_array_equal(np.floor(256 * every), x)
 
 
 def test_draws_by_index_differ_between_images_and_between_seeds():
@@ -72,3 +78,62 @@ def test_draws_by_index_differ_between_images_and_between_seeds():
 def test_threshold_is_one_above_one_half():
     x = np.array([0.0, 0.5, 0.50001, 1.0], np.float32)
     np.testing.assert_array_equal(preprocessing.threshold(x), [0, 0, 1, 1])
+
+
+EVERY_VALUE = np.arange(256, dtype=np.uint8)
+
+
+def assert_in_bins(y, values):
+    """The float32 `y` are in [0, 1), and in the bins of their values, also in float64."""
+    y = np.asarray(y)
+    assert y.dtype == np.float32 and y.min() >= 0 and y.max() < 1
+    np.testing.assert_array_equal(np.floor(256 * y), values)
+    np.testing.assert_array_equal(np.floor(256 * y.astype(np.float64)), values)
+
+
+def test_dequantized_values_stay_in_their_bins():
+    images = np.tile(EVERY_VALUE, (20000, 1))
+    for seed in (SEED, SEED + 1):
+        assert_in_bins(preprocessing.dequantize(images, seed), images)
+
+
+@pytest.mark.parametrize("uniform", [0.0, np.nextafter(np.float32(1), np.float32(0))])
+def test_the_most_extreme_draws_stay_in_their_bins(uniform, monkeypatch):
+    # A sum 255 + 0.99999994 in float32 is 256: the value would be 1, and the next bin's.
+    monkeypatch.setattr(tf.random, "stateless_uniform", lambda shape, seed: tf.fill(shape, uniform))
+    images = EVERY_VALUE.reshape(4, 8, 8, 1)
+    for y in (
+        preprocessing.dequantize(images, SEED),
+        preprocessing.dequantize_by_index(images, np.arange(4), SEED),
+    ):
+        assert_in_bins(y, images)
+        noise = 256 * y.numpy().astype(np.float64) - images
+        np.testing.assert_allclose(noise, uniform, atol=2**-16)
+
+
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_dequantization_spreads_a_value_evenly_over_its_bin(value):
+    images = np.full([200, 10, 10, 1], value, np.uint8)
+    for y in (
+        preprocessing.dequantize(images, SEED),
+        preprocessing.dequantize_by_index(images, np.arange(200), SEED),
+    ):
+        noise = 256 * y.numpy().astype(np.float64) - value
+        assert scipy.stats.kstest(noise.ravel(), "uniform").pvalue > 0.01
+        # Neighbours must not share their noise.
+        assert abs(np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]) < 4 / np.sqrt(20000)
+
+
+def test_dequantize_is_a_function_of_its_seed():
+    y = preprocessing.dequantize(EVERY_VALUE, SEED).numpy()
+    np.testing.assert_array_equal(y, tf.function(preprocessing.dequantize)(EVERY_VALUE, SEED))
+    assert (y != preprocessing.dequantize(EVERY_VALUE, SEED + 1).numpy()).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_dequantize_refuses_what_is_not_8_bit(dtype):
+    images, message = np.zeros([1, 2, 2, 1], dtype), f"must be uint8; got {np.dtype(dtype)}$"
+    with pytest.raises(ValueError, match=message):
+        preprocessing.dequantize(images, SEED)
+    with pytest.raises(ValueError, match=message):
+        preprocessing.dequantize_by_index(images, [0], SEED)

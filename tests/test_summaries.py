@@ -74,7 +74,7 @@ def test_pictures_show_samples_reconstructions_and_the_kl(tmp_path, model):
 
     seed = np.array([0, 5], np.int32)
     trace = model.walk(None, 9, seed)
-    samples = model.likelihood.distribution(model.likelihood(trace.h_td)).mean()
+    samples = model.p_x(trace).mean()
     np.testing.assert_array_equal(drawn["samples"], pictures.image_grid(samples, 3))
 
     rebuilt = [(f"keep top {k} of 3", model.reconstruct(IMAGES, k, seed=5)) for k in range(4)]

@@ -11,6 +11,14 @@ from matnet_tf.updates import GRUUpdate, ResidualUpdate, activation_function, ad
 
 FILTERS, EXTRA = 4, 3
 SHAPES = {"dense": (2,), "conv": (2, 5, 3)}
+SETTINGS = {
+    "filters": 4,
+    "dense": False,
+    "kernel_size": 5,
+    "activation": "elu",
+    "normalization": "layer",
+    "carry": False,
+}
 both = pytest.mark.parametrize("kind", SHAPES)
 RNG = np.random.default_rng(0)
 
@@ -100,6 +108,24 @@ def test_a_projection_per_image_serves_every_sample_of_it(cls, kind):
     together = layer(state, inputs, projection)
     np.testing.assert_allclose(together, layer(state, inputs, tiled), rtol=1e-5, atol=1e-6)
     assert np.abs(together - layer(state, inputs)).max() > 0.1
+
+
+@pytest.mark.parametrize("cls", [ResidualUpdate, GRUUpdate])
+def test_settings_may_come_by_position_and_are_attributes_and_config_keys(cls):
+    layer = cls(*SETTINGS.values())
+    assert {name: getattr(layer, name) for name in SETTINGS} == SETTINGS
+    assert layer.get_config().items() >= SETTINGS.items()
+
+
+def test_the_updates_differ_in_their_default_activation_only():
+    names = [name for name in SETTINGS if name not in ("filters", "dense")]
+    defaults = {
+        cls: [getattr(cls(4, True), n) for n in names] for cls in (ResidualUpdate, GRUUpdate)
+    }
+    assert defaults == {
+        ResidualUpdate: [3, "leaky_relu", "none", True],
+        GRUUpdate: [3, "tanh", "none", True],
+    }
 
 
 def test_rows_of_samples_meet_the_row_of_their_image():

@@ -51,6 +51,11 @@ class MemoryImages:
         """Height, width and channels."""
         return self.array.shape[1:]
 
+    @property
+    def dtype(self) -> np.dtype:
+        """How the intensities are stored: uint8 with 255 for 1.0, or floats."""
+        return self.array.dtype
+
     def shuffled(self, batch_size: int, seed: tf.Tensor, first_step: int) -> tf.data.Dataset:
         """Endless pairs (step, images `[B, H, W, C]`), from `first_step` at once.
 
@@ -110,6 +115,11 @@ class StreamedImages:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
         return tuple(self._dataset.element_spec.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As `MemoryImages.dtype`."""
+        return np.dtype(self._dataset.element_spec.dtype.as_numpy_dtype)
 
     def shuffled(self, batch_size: int, seed: tf.Tensor, first_step: int) -> tf.data.Dataset:
         """As `MemoryImages.shuffled`."""

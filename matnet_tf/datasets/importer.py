@@ -14,7 +14,7 @@ import urllib.request
 import tensorflow_datasets as tfds
 
 from matnet_tf.config import DataConfig
-from matnet_tf.datasets import folders, reading, sources, storage
+from matnet_tf.datasets import cifar, folders, reading, sources, storage
 
 __all__ = ["SOURCES", "Prepared", "in_tfds", "prepare"]
 
@@ -37,6 +37,7 @@ SOURCES = {
     "fashion_mnist": "{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
     "binarized_mnist": "binarized_mnist_{train,valid,test}.amat",
     "omniglot28": "chardata.mat",
+    "cifar10": "data_batch_{1..5}.bin and test_batch.bin",
     "image_folder": "{train,test}/CLASS/*.{png,jpg}, or images in one folder",
 }
 # These are not to be had from TFDS.
@@ -85,7 +86,7 @@ def prepare(
     """Turns source files into the TFDS data set `config.name` in `config.dir`.
 
     The data set appears whole or not at all: it is written beside its place and moved there at
-    the end.
+    the end. What a preparation that was killed has left is removed first.
 
     Args:
       config: name of the data set, and the data directory.
@@ -104,10 +105,11 @@ def prepare(
         raise ValueError("digits is embedded and needs no preparation")
     if size and config.name != "image_folder":
         raise ValueError(f"a size goes with image_folder only; got one with {config.name}")
+    root = storage.data_dir(config.dir)
+    storage.remove_abandoned(root)
     found = storage.find(config.name, config.dir)
     if found and not overwrite:
         raise ValueError(f"{found} is there already; --overwrite replaces it")
-    root = storage.data_dir(config.dir)
     if source:
         content = _read(config.name, source, size)
         with storage.workspace(root) as temporary:
@@ -134,6 +136,8 @@ def _read(name: str, source: str, size: tuple[int, int] | None) -> sources.Sourc
         return sources.read_amat(folder)
     if name == "omniglot28":
         return sources.read_chardata(folder)
+    if name == "cifar10":
+        return cifar.read_cifar10(folder)
     return folders.read_folder(folder, size)
 
 

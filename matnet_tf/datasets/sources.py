@@ -33,8 +33,9 @@ class Source:
       description: for the data set's info.
       image_shape: height, width and channels.
       label_names: for each label feature, its class names or how many there are.
-      splits: for each split, its examples: dictionaries of `image`, uint8 `[H, W, C]`, and one
-        integer for each label.
+      splits: for each split, its examples: dictionaries of `image`, uint8 `[H, W, C]`, one
+        integer for each label and one string for each text.
+      texts: names of features that are text.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     image_shape: tuple[int, int, int]
     label_names: Mapping[str, int | list[str]]
     splits: Mapping[str, Iterable[dict[str, Any]]]
+    texts: tuple[str, ...] = ()
 
 
 def require(condition: bool, message: str) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -18,10 +19,12 @@ import tensorflow_datasets as tfds
 from matnet_tf.datasets.png import encode_png
 from matnet_tf.datasets.sources import Source
 
-__all__ = ["data_dir", "find", "publish", "workspace", "write"]
+__all__ = ["data_dir", "find", "publish", "remove_abandoned", "workspace", "write"]
 
 # What a folder must hold to be a data set that TFDS reads without the code that made it.
 _FILES = ("dataset_info.json", "features.json")
+
+_WORKSPACE, _LOCK, _REPLACED = ".preparing_", "lock", "replaced_"
 
 
 def data_dir(directory: str) -> pathlib.Path:
@@ -75,18 +78,66 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
 def workspace(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder beside the data sets, gone at the end whatever happens.
 
-    So is `directory` if it did not exist and nothing was put there.
+    So is `directory` if it did not exist and nothing was put there. A lock, which the system lets
+    go of when a process ends, tells folders in use from those that `remove_abandoned` takes.
     """
     existed = directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    path = pathlib.Path(tempfile.mkdtemp(prefix=".preparing_", dir=directory))
+    path, lock = _locked_folder(directory)
     try:
         yield path
     finally:
+        os.close(lock)
         shutil.rmtree(path, ignore_errors=True)
         if not existed:
             with contextlib.suppress(OSError):  # it is not empty
                 directory.rmdir()
+
+
+def _locked_folder(directory: pathlib.Path) -> tuple[pathlib.Path, int]:
+    """A new folder, and the open file by which this process holds its lock."""
+    while True:
+        path = pathlib.Path(tempfile.mkdtemp(prefix=_WORKSPACE, dir=directory))
+        # Until the lock is held another process may take the folder for an abandoned one.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT)
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:  # the lock's file has not been removed meanwhile
+                return path, lock
+            os.close(lock)
+
+
+def remove_abandoned(directory: pathlib.Path) -> None:
+    """Removes what killed preparations have left; leaves the folders of those that run."""
+    for path in _folders(directory):
+        if path.name.startswith(_WORKSPACE):
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: pathlib.Path) -> None:
+    try:
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError:  # it is gone already, or another user's
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _put_back(path)
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:  # somebody holds the lock, or the file system has none
+        return
+    finally:
+        os.close(lock)
+
+
+def _put_back(path: pathlib.Path) -> None:
+    """Returns a data set to its place if `publish` was killed between its two moves."""
+    for aside in path.glob(f"**/{_REPLACED}*"):
+        parent = aside.parent
+        place = path.parent / parent.relative_to(path) / aside.name.removeprefix(_REPLACED)
+        unpublished = [p for p in parent.iterdir() if p != aside]
+        if unpublished and not place.exists():
+            aside.rename(place)
 
 
 def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
@@ -102,6 +153,7 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
             if isinstance(names, int)
             else tfds.features.ClassLabel(names=names)
         )
+    features |= {text: tfds.features.Text() for text in source.texts}
     builder = tfds.dataset_builders.AdhocBuilder(
         name=source.name,
         version=source.version,
@@ -132,13 +184,14 @@ def publish(made: pathlib.Path, target: pathlib.Path, old: pathlib.Path | None) 
       target: where it goes.
       old: the data set that it replaces, if any; put back if the move fails.
     """
-    aside = made.parent / "replaced"  # within the workspace, so it goes when that goes
+    # Within the workspace, so it goes when that goes.
+    aside = made.parent / f"{_REPLACED}{old.name}" if old else None
     if old:
         old.rename(aside)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made.rename(target)
-    except OSError:
+    except BaseException:  # an interrupt as well: the workspace is cleared after it
         if old:
             aside.rename(old)
         raise

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What drawing images value by value costs with the local autoregressive model.
+
+Usage: benchmarks/sampling.py [--images N] [--naive_values M] configs/cifar10_cpu.flags [...]
+
+Prints one JSON line per preset: images/s of the incremental sampler, and of the naive one, which
+runs a parallel pass over the whole image for every value. The naive one is timed over the first M
+values (all, if 0) and its time scaled to all of them. Weights are random: the speed does not depend
+on them.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from matnet_tf import config, flags
+
+
+def seconds_of(call) -> float:
+    """Seconds of a call, after one that compiles."""
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure(model_config: config.ModelConfig, images: int, naive_values: int) -> dict:
+    """The figures of one model."""
+    import math
+
+    import tensorflow as tf
+
+    from matnet_tf.model import MatNet
+
+    model = MatNet(model_config)
+    layer, seed = model.likelihood, tf.constant([0, 1])
+    context = layer(model.walk(None, images, seed).h_td)
+    noise = tf.random.stateless_uniform([images, *model_config.image_shape], seed)
+
+    @tf.function
+    def whole_pass(x):
+        return layer.pixels.quantile(layer.parameters(x, context), noise)
+
+    values = math.prod(model_config.image_shape)
+    timed = min(naive_values or values, values)
+
+    def naive():
+        x = tf.zeros_like(noise)
+        for _ in range(timed):
+            x = whole_pass(x)
+        return x.numpy()
+
+    incremental = seconds_of(lambda: layer.sample(context, seed)[0].numpy())
+    whole = seconds_of(naive) * values / timed
+    return {
+        "images": images,
+        "values_per_image": values,
+        "naive_values_timed": timed,
+        "incremental_images_per_second": round(images / incremental, 3),
+        "naive_images_per_second": round(images / whole, 4),
+        "ratio": round(whole / incremental, 1),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=32, help="drawn together")
+    parser.add_argument("--naive_values", type=int, default=0, help="timed; 0 is all")
+    parser.add_argument("presets", nargs="+", help="flagfiles of models with the local model")
+    arguments = parser.parse_args()
+    for preset in arguments.presets:
+        (experiment,), _ = flags.parse(config.Experiment, (), [f"--flagfile={preset}"])
+        figures = measure(experiment.model, arguments.images, arguments.naive_values)
+        print(json.dumps({"preset": preset, **figures}), flush=True)

@@ -1,0 +1,110 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What evaluation leaves in a work directory: bounds of every image, and evaluation.json."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pathlib
+import sys
+import zipfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from matnet_tf import experiment
+
+__all__ = ["PerImage", "append_record", "load_batches", "read_records", "save_batch"]
+
+
+class PerImage(NamedTuple):
+    """Bounds on log p(x), image by image, float64, in nats."""
+
+    log_likelihood: dict[int, np.ndarray]  # {K: [N]}: the K-sample bound, for nested K
+    elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
+    kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
+
+
+def save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: float) -> None:
+    """Writes the results of a batch, so that a crash leaves a whole file or none."""
+    buffer = io.BytesIO()
+    bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
+    kl = {f"kl/{level}": v for level, v in part.kl.items()}
+    np.savez(buffer, images=images, elbo=part.elbo, seconds=seconds, **bounds, **kl)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getbuffer())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:
+    """The batches that are saved already, with their seconds, up to the first that is not."""
+    found = []
+    for number in range(most):
+        path = folder / f"{number:06d}.npz"
+        try:
+            found.append(_load_batch(path))
+        except FileNotFoundError:
+            break
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f"evaluate: {path} is computed again: {error}", file=sys.stderr)
+            break
+    return found
+
+
+def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
+    # From memory, since NumPy leaves a damaged file open.
+    with np.load(io.BytesIO(path.read_bytes())) as stored:
+        arrays = dict(stored)
+
+    def under(prefix):
+        return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+    bounds = {int(k): v for k, v in under("log_likelihood/").items()}
+    return PerImage(bounds, arrays["elbo"], under("kl/")), float(arrays["seconds"])
+
+
+def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of evaluation.json; none where there is no such file.
+
+    Raises:
+      ValueError: if the file is not a list of records.
+    """
+    path = workdir / "evaluation.json"
+    if not path.exists():
+        return []
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        records, reason = None, str(error)
+    else:
+        reason = "it is not a list of records with a key"
+    if isinstance(records, list) and all(isinstance(r, dict) and "key" in r for r in records):
+        return records
+    raise ValueError(f"{path} is not a file of bin/evaluate ({reason}); move it away to go on")
+
+
+def append_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Adds a record to evaluation.json; one evaluation at a time, and never half of a file."""
+    with _locked(workdir):
+        records = [*read_records(workdir), record]
+        text = json.dumps(records, indent=2, allow_nan=False) + "\n"
+        experiment.write_atomically(workdir / "evaluation.json", text)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a lock on a folder, which the system lets go of when the process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
