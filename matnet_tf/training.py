@@ -72,24 +72,27 @@ def _fitting(split: Split, config: Experiment) -> Split:
         )
     if split.num_images == 0:
         raise ValueError(f"{config.data.name} has no training images")
-    likelihood = config.model.likelihood
+    _check_likelihood(split, config)
+    return split
+
+
+def _check_likelihood(split: Split, config: Experiment) -> None:
+    """Refuses images that the likelihood is not for."""
+    name, likelihood = config.data.name, config.model.likelihood
     if likelihood == "logistic" and not split.eight_bit:
         raise ValueError(
-            f"likelihood logistic is for 8-bit images, 256 levels a value; those of "
-            f"{config.data.name} are {'dequantized' if split.dequantized else 'binary or real'}"
+            f"likelihood logistic is for 8-bit images, 256 levels a value; those of {name} are "
+            f"{'dequantized' if split.dequantized else 'binary or real'}"
         )
     discrete = split.images.dtype == np.uint8 or split.binarization != "none"
     if likelihood == "normal" and discrete and not split.dequantized:
-        eight_bit, binary = (
-            ("8-bit", "add --data.dequantize"),
-            ("binary", "use likelihood bernoulli"),
-        )
-        kind, way = eight_bit if split.eight_bit else binary
+        kind, way = "binary", "use likelihood bernoulli"
+        if split.eight_bit:
+            kind, way = "8-bit", "add --data.dequantize"
         raise ValueError(
             f"likelihood normal is a density, which has no bound on discrete values such as those "
-            f"of the {kind} images of {config.data.name}: {way}"
+            f"of the {kind} images of {name}: {way}"
         )
-    return split
 
 
 def _adapt(model: MatNet, split: Split) -> None:

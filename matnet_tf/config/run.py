@@ -26,8 +26,8 @@ class DataConfig:
 
     name: str = field(
         "digits",
-        "mnist, binarized_mnist, omniglot28, fashion_mnist, digits, image_folder, or any TFDS "
-        "name with an `image` feature",
+        "mnist, binarized_mnist, omniglot28, fashion_mnist, cifar10, digits, image_folder, or any "
+        "TFDS name with an `image` feature",
     )
     dir: str = field("", "TFDS data directory; empty is TFDS's own default")
     binarization: str = field(
