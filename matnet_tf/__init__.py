@@ -18,17 +18,20 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _NAMES = {
+    "ClusterConfig": "config",
     "DataConfig": "config",
     "EvaluateConfig": "config",
     "Experiment": "config",
     "MatNet": "model",
     "ModelConfig": "config",
+    "ScoreConfig": "config",
     "Stage": "config",
     "TrainConfig": "config",
     "__version__": "version",
 }
 _MODULES = (
     "bounds",
+    "clusters",
     "config",
     "data",
     "distributions",
@@ -42,6 +45,7 @@ _MODULES = (
     "network",
     "optimization",
     "preprocessing",
+    "scores",
     "training",
 )
 

@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
-from matnet_tf.distributions import DiscreteDistribution
+from matnet_tf.distributions import OwnDistribution
 from matnet_tf.likelihoods import pixels_of
 from matnet_tf.updates import activation_function, config_of
 
@@ -301,7 +301,7 @@ class _Sampler:
         return inputs, value, p_x.log_prob(value[:, None, None])
 
 
-class Autoregressive(DiscreteDistribution):
+class Autoregressive(OwnDistribution):
     """p(x | z) of a `LocalAutoregression`, `batch_shape` `[B]`, `event_shape` `[H, W, C]`.
 
     It has no mean in closed form.

@@ -19,9 +19,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from matnet_tf import datasets, preprocessing
-from matnet_tf.config import DataConfig
+from matnet_tf.config import DataConfig, ModelConfig
 
-__all__ = ["DATA_SETS", "DataSet", "Split", "load"]
+__all__ = ["DATA_SETS", "DataSet", "Split", "binarization_of", "known", "load", "load_for"]
 
 Images = datasets.MemoryImages | datasets.StreamedImages
 
@@ -175,6 +175,16 @@ class Split:
         return indices.astype(np.int64)
 
 
+def known(name: str) -> DataSet:
+    """What is known of a data set, or assumed of one that is not in `DATA_SETS`."""
+    return DATA_SETS.get(name, DataSet())
+
+
+def binarization_of(config: DataConfig) -> str:
+    """How images are binarized: dynamic, threshold or none; `auto` is the data set's own."""
+    return known(config.name).binarization if config.binarization == "auto" else config.binarization
+
+
 def load(config: DataConfig, split: str) -> Split:
     """Loads a split: in memory, or streamed if it is larger than the bound on memory.
 
@@ -193,17 +203,16 @@ def load(config: DataConfig, split: str) -> Split:
         raise ValueError(f"split must be one of {list(SPLITS)}; got {split!r}")
     if split == "validation" and not config.validation_images:
         raise ValueError("there is no validation split: DataConfig.validation_images is 0")
-    known = DATA_SETS.get(config.name, DataSet())
-    binarization = known.binarization if config.binarization == "auto" else config.binarization
+    kind, binarization = known(config.name), binarization_of(config)
     if config.dequantize:
-        _check_dequantizable(config.name, known, binarization)
-    images, labels = _digits(config, split) if known.embedded else _stored(config, split, known)
+        _check_dequantizable(config.name, kind, binarization)
+    images, labels = _digits(config, split) if kind.embedded else _stored(config, split, kind)
     if config.dequantize and images.dtype != np.uint8:
         raise ValueError(
             f"DataConfig.dequantize is for 8-bit images; those of {config.name} are stored as "
             f"{images.dtype.name}"
         )
-    values_of_8_bits = images.dtype == np.uint8 and known.white == 255
+    values_of_8_bits = images.dtype == np.uint8 and kind.white == 255
     return Split(
         name=split,
         images=images,
@@ -216,12 +225,49 @@ def load(config: DataConfig, split: str) -> Split:
     )
 
 
-def _check_dequantizable(name: str, known: DataSet, binarization: str) -> None:
+def load_for(model: ModelConfig, config: DataConfig, split: str) -> Split:
+    """Loads a split as `load` does, and refuses images that are not for the model.
+
+    Raises:
+      ValueError: as `load`; or if there are no images, they are not of the model's shape, or its
+        likelihood is not for them.
+    """
+    loaded = load(config, split)
+    if loaded.image_shape != model.image_shape:
+        raise ValueError(
+            f"the images of {config.name} have shape {loaded.image_shape}, but "
+            f"model.image_shape is {model.image_shape}"
+        )
+    if loaded.num_images == 0:
+        raise ValueError(f"{config.name} has no {split} images")
+    _check_likelihood(loaded, config.name, model.likelihood)
+    return loaded
+
+
+def _check_likelihood(split: Split, name: str, likelihood: str) -> None:
+    """Refuses images that the likelihood is not for."""
+    if likelihood == "logistic" and not split.eight_bit:
+        raise ValueError(
+            f"likelihood logistic is for 8-bit images, 256 levels a value; those of {name} are "
+            f"{'dequantized' if split.dequantized else 'binary or real'}"
+        )
+    discrete = split.images.dtype == np.uint8 or split.binarization != "none"
+    if likelihood == "normal" and discrete and not split.dequantized:
+        kind, way = "binary", "use likelihood bernoulli"
+        if split.eight_bit:
+            kind, way = "8-bit", "add --data.dequantize"
+        raise ValueError(
+            f"likelihood normal is a density, which has no bound on discrete values such as those "
+            f"of the {kind} images of {name}: {way}"
+        )
+
+
+def _check_dequantizable(name: str, kind: DataSet, binarization: str) -> None:
     """What can be said before any image is read."""
-    if known.white != 255:
+    if kind.white != 255:
         raise ValueError(
             f"DataConfig.dequantize is for 8-bit images; those of {name} have the values 0 to "
-            f"{known.white}"
+            f"{kind.white}"
         )
     if binarization != "none":
         raise ValueError(
@@ -243,7 +289,7 @@ def _part(config: DataConfig, split: str, total: int) -> slice:
     return slice(0, total - held_out) if split == "train" else slice(total - held_out, total)
 
 
-def _stored(config: DataConfig, split: str, known: DataSet) -> tuple[Images, np.ndarray | None]:
+def _stored(config: DataConfig, split: str, kind: DataSet) -> tuple[Images, np.ndarray | None]:
     """Images and labels of a split of a prepared TFDS data set."""
     folder = datasets.find(config.name, config.dir)
     if folder is None:
@@ -251,7 +297,7 @@ def _stored(config: DataConfig, split: str, known: DataSet) -> tuple[Images, np.
     datasets.check_disjoint(folder, config.train_split, config.test_split)
     source = config.test_split if split == "test" else config.train_split
     part = _part(config, split, datasets.split_size(folder, source))
-    return datasets.read(folder, source, part, known.white)
+    return datasets.read(folder, source, part, kind.white)
 
 
 def _digits(config: DataConfig, split: str) -> tuple[Images, np.ndarray]:

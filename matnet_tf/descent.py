@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from matnet_tf.distributions import kl_per_unit, tempered
+from matnet_tf.distributions import GaussianMixture, kl_per_unit, tempered
 from matnet_tf.network import Guide, TopDownNetwork, View
 
 tfd = tfp.distributions
@@ -23,17 +23,30 @@ class Level(NamedTuple):
 
     name: str  # Such as `03_7x7`; names sort in top-down order.
     z: tf.Tensor  # [N, ...] float32
-    prior: tfd.Independent  # p(z_i | z_0..z_{i-1}), batch_shape [N] (z_0: one for all)
+    # p(z_i | z_0..z_{i-1}), batch_shape [N]; that of z_0 has no batch, and may be a mixture.
+    prior: tfd.Independent | GaussianMixture
     posterior: tfd.Independent | None  # q(z_i | z_0..z_{i-1}, x), or None where none was asked
 
     def kl_per_unit(self) -> tf.Tensor:
-        """KL(posterior || prior) of every unit, `[N, ...]`, in nats."""
+        """KL(posterior || prior) of every unit, `[N, ...]`, in nats: see `analytic_kl`."""
         return kl_per_unit(self.posterior, self.prior)
 
-    def kl(self) -> tf.Tensor:
-        """KL(posterior || prior), `[N]`, in nats."""
+    def analytic_kl(self) -> tf.Tensor:
+        """KL(posterior || prior) in closed form, from a mixture by Eq. 12, `[N]`, in nats."""
         units = self.kl_per_unit()
         return tf.reduce_sum(units, axis=list(range(1, units.shape.rank)))
+
+    def kl(self) -> tf.Tensor:
+        """An unbiased KL(posterior || prior), `[N]`, in nats.
+
+        In closed form; from a mixture, where there is none, the log-ratio at the sample.
+        """
+        return -self.log_weight() if self.is_mixture else self.analytic_kl()
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the prior is a mixture of Gaussians."""
+        return isinstance(self.prior, GaussianMixture)
 
     def log_weight(self) -> tf.Tensor:
         """log p(z_i | ..) - log q(z_i | .., x) at the sample, `[N]`, in nats."""
@@ -95,7 +108,7 @@ def descend(
             h_td = top_down.joins[index](h_td)
         prior = top_down.gaussian(module.prior_parameters(h_td))
         levels.append(draws.level(index + 1, prior, proposals.merged(index, h_td)))
-        h_td = module(h_td, levels[-1].z)
+        h_td = module(h_td, top_down.module_input(levels[-1].z, z_0))
     return Trace(tuple(levels), top_down.leave(h_td))
 
 

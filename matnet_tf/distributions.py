@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Distributions of the latents (paper, Eqs. 8 and 11) and of 8-bit pixels (Sec. 2.3).
+"""Distributions of the latents (paper, Eqs. 8, 11 and 12) and of 8-bit pixels (Sec. 2.3).
 
 Where parameters become a distribution: in float32 whatever the compute dtype, with log-variances
 bounded smoothly and means clipped where no trained model has them, so that no finite parameter
@@ -18,8 +18,9 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 __all__ = [
-    "DiscreteDistribution",
+    "GaussianMixture",
     "IntegratedLogistic",
+    "OwnDistribution",
     "bounded",
     "clipped_mean",
     "diagonal_normal",
@@ -63,16 +64,26 @@ def clipped_mean(loc: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(loc, -LARGEST_MEAN, LARGEST_MEAN)
 
 
-def kl_per_unit(posterior: tfd.Independent, prior: tfd.Independent) -> tf.Tensor:
+def kl_per_unit(posterior: tfd.Independent, prior: tfd.Independent | GaussianMixture) -> tf.Tensor:
     """KL(posterior || prior) of every latent unit, in nats: `[B, ...]` as the latents.
 
-    The sum over the event dimensions is the closed-form KL of Eq. 5's last term.
+    The sum over the event dimensions is the closed-form KL of Eq. 5's last term. That from a
+    mixture, Eq. 12's approximation, is one number for all units: each has an equal share of it.
     """
+    if isinstance(prior, GaussianMixture):
+        units = prior.event_shape[0]
+        shares = tfd.kl_divergence(posterior, prior)[..., tf.newaxis] / units
+        return tf.repeat(shares, units, axis=-1)
     return tfd.kl_divergence(posterior.distribution, prior.distribution)
 
 
-def tempered(distribution: tfd.Independent, temperature: tf.Tensor | float) -> tfd.Independent:
-    """The same diagonal Gaussian with its scale multiplied by `temperature`."""
+def tempered(
+    distribution: tfd.Independent | GaussianMixture, temperature: tf.Tensor | float
+) -> tfd.Independent | GaussianMixture:
+    """The same diagonal Gaussian, or mixture of such, with scales multiplied by `temperature`."""
+    if isinstance(distribution, GaussianMixture):
+        scale = temperature * distribution.scale
+        return GaussianMixture(distribution.logits, distribution.loc, scale)
     normal = distribution.distribution
     return tfd.Independent(
         tfd.Normal(normal.loc, temperature * normal.scale),
@@ -80,8 +91,8 @@ def tempered(distribution: tfd.Independent, temperature: tf.Tensor | float) -> t
     )
 
 
-class DiscreteDistribution(tfd.Distribution):
-    """What distributions of our own over discrete values share.
+class OwnDistribution(tfd.Distribution):
+    """What distributions of our own share: float32 values, and draws that pass no gradient.
 
     Args:
       parameters: the constructor's arguments by name, as TFP wants to know them.
@@ -99,7 +110,97 @@ class DiscreteDistribution(tfd.Distribution):
         )
 
 
-class IntegratedLogistic(DiscreteDistribution):
+class GaussianMixture(OwnDistribution):
+    """A mixture of diagonal Gaussians over a vector: the prior over z_0 of Sec. 2.3.
+
+    `tfd.kl_divergence(posterior, mixture)`, with a diagonal Gaussian of the same `event_shape`, is
+    Eq. 12's approximation; see `approximate_kl`.
+
+    Args:
+      logits: `[K]`, unnormalized log-weights of the components.
+      loc: `[K, units]`.
+      scale: `[K, units]`, positive.
+    """
+
+    def __init__(
+        self, logits: tf.Tensor, loc: tf.Tensor, scale: tf.Tensor, name: str = "GaussianMixture"
+    ):
+        parameters = dict(locals())
+        self.logits = tf.nn.log_softmax(tf.convert_to_tensor(logits, tf.float32))
+        self.loc = tf.convert_to_tensor(loc, tf.float32)
+        self.scale = tf.convert_to_tensor(scale, tf.float32)
+        super().__init__(parameters, name)
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {
+            "logits": tfp.util.ParameterProperties(event_ndims=1),
+            "loc": tfp.util.ParameterProperties(event_ndims=2),
+            "scale": tfp.util.ParameterProperties(event_ndims=2),
+        }
+
+    def components(self) -> tfd.Independent:
+        """Every component, as one distribution with `batch_shape` `[K]`."""
+        return tfd.Independent(tfd.Normal(self.loc, self.scale), 1)
+
+    def component(self, index: int | tf.Tensor) -> tfd.Independent:
+        """The component of that index, or one for each of several indices `[N]`."""
+        loc, scale = tf.gather(self.loc, index), tf.gather(self.scale, index)
+        return tfd.Independent(tfd.Normal(loc, scale), 1)
+
+    def assign(self, value: tf.Tensor) -> tf.Tensor:
+        """Log-probabilities `[..., K]` of the components given values `[..., units]`."""
+        return tf.nn.log_softmax(self._joint(value))
+
+    def _joint(self, value):
+        """log p(component, value), `[..., K]`."""
+        return self.logits + self.components().log_prob(value[..., tf.newaxis, :])
+
+    def _event_shape(self):
+        return self.loc.shape[-1:]
+
+    def _event_shape_tensor(self):
+        return tf.shape(self.loc)[-1:]
+
+    def _log_prob(self, value):
+        return tf.reduce_logsumexp(self._joint(value), axis=-1)
+
+    def _sample_n(self, n, seed=None):
+        of_component, of_value = tfp.random.split_seed(tfp.random.sanitize_seed(seed))
+        drawn = tf.random.stateless_categorical(self.logits[tf.newaxis], n, of_component)[0]
+        return self.component(drawn).sample(seed=of_value)
+
+    def _mean(self):
+        return tf.linalg.matvec(self.loc, tf.exp(self.logits), transpose_a=True)
+
+
+@tfd.RegisterKL(tfd.Independent, GaussianMixture)
+def approximate_kl(
+    posterior: tfd.Independent, mixture: GaussianMixture, name: str = "approximate_kl"
+) -> tf.Tensor:
+    """KL of a diagonal Gaussian from a mixture by Eq. 12's approximation, in nats.
+
+    `-log sum_k w_k exp(-KL(posterior || component k))`, with the weights w_k of the mixture. It is
+    the KL itself for one component, and an upper bound on it for several, so the ELBO with it
+    bounds log p(x), too. The paper prints the sum without weights: with uniform ones that is less
+    by log K, bounds nothing, and has the same gradients.
+
+    Returns:
+      The approximation, `batch_shape` of the posterior.
+    """
+    one_of_each = tfd.Independent(
+        tfd.Normal(
+            posterior.distribution.loc[..., tf.newaxis, :],
+            posterior.distribution.scale[..., tf.newaxis, :],
+        ),
+        1,
+    )
+    with tf.name_scope(name):
+        kl = tfd.kl_divergence(one_of_each, mixture.components())
+        return -tf.reduce_logsumexp(mixture.logits - kl, axis=-1)
+
+
+class IntegratedLogistic(OwnDistribution):
     """A Logistic integrated over each of the 256 levels of an 8-bit value (Sec. 2.3; [11] there).
 
     The mass of level v is the Logistic's between v - 1/2 and v + 1/2; level 0 has all below 1/2

@@ -39,15 +39,14 @@ from matnet_tf.evaluation_files import (
     read_records,
     save_batch,
 )
-from matnet_tf.model import MatNet, seed_tensor
-from matnet_tf.serialization import to_dict
+from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
+from matnet_tf.model import MatNet
+from matnet_tf.progress import ImageProgress
 from matnet_tf.training_step import images_of
-from matnet_tf.version import __version__
 
 __all__ = ["ELBO_SAMPLES", "PerImage", "evaluate", "importance_weighted_bound"]
 
 ELBO_SAMPLES = 5  # Draws of the latents over which the ELBO of an image is averaged.
-_PROGRESS_SECONDS = 10.0  # Between two lines, where they cannot overwrite each other.
 
 
 def importance_weighted_bound(
@@ -104,9 +103,10 @@ def evaluate(
     data_config = dataclasses.replace(data_config, dir=data_dir or data_config.dir)
     read_records(workdir)  # A file that could not be added to must show before the work.
     split = data.load(data_config, config.split)
-    chosen = _chosen(config, split.num_images)
+    chosen = chosen_images(config, split.num_images)
     loaded = experiment.load(workdir, config.weights)
-    settings = _settings(config, loaded, split, len(chosen))
+    settings = settings_of(config, loaded, data_config.name, split, len(chosen))
+    settings["elbo_samples"] = ELBO_SAMPLES
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     for record in read_records(workdir):
         if record["key"] == key:
@@ -135,13 +135,12 @@ def _by_batch(
     """Bounds batch by batch; `position` is that of the data set's first image."""
     for element in dataset:
         x = images_of(element)
-        batch_seed = tf.random.fold_in(seed_tensor(seed), position)
-        weights_seed, elbo_seed = tf.unstack(tf.random.split(batch_seed, 2))
+        weights_seed, elbo_seed = batch_seeds(seed, position)
         pieces = model.log_weights(x, num_samples, weights_seed, chunk)
         log_likelihood = nested_bounds(pieces, nested_counts(num_samples))
         elbo, kl = _mean_elbo(model, x, elbo_seed)
         for values in (log_likelihood[num_samples], elbo):
-            _check_finite(values, position)
+            check_finite(values, position)
         yield PerImage(log_likelihood, elbo, kl)
         position += len(elbo)
 
@@ -159,15 +158,6 @@ def _mean_elbo(
     return mean([draw.elbo for draw in draws]), kl
 
 
-def _check_finite(values: np.ndarray, position: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise ValueError(
-            f"the bound of image {position + bad[0]} must be finite; got {values[bad[0]]}: the "
-            f"model's weights or its likelihood have gone wrong"
-        )
-
-
 def _concatenate(parts: Sequence[PerImage]) -> PerImage:
     if not parts:
         raise ValueError("the data set is empty: it has no batch of images")
@@ -182,58 +172,6 @@ def _concatenate(parts: Sequence[PerImage]) -> PerImage:
     )
 
 
-# Which images, and what determines the result.
-
-
-def _chosen(config: EvaluateConfig, total: int) -> np.ndarray:
-    """Indices of the images to evaluate, rising; subsets of one seed are nested."""
-    if config.images > total:
-        raise ValueError(
-            f"EvaluateConfig.images must be at most {total}, the images of the {config.split} "
-            f"split; got {config.images}"
-        )
-    # NumPy promises that RandomState gives the same numbers in every later version.
-    order = np.random.RandomState(config.seed).permutation(total)
-    return np.sort(order[: config.images or total])
-
-
-def _settings(
-    config: EvaluateConfig, loaded: experiment.Loaded, split: data.Split, count: int
-) -> dict[str, Any]:
-    """Everything that the result is a function of, under the names that the record has."""
-    drawn = split.binarization == "dynamic"
-    noise = "uniform" if split.dequantized else "none"
-    return {
-        "data": loaded.experiment.data.name,
-        "split": config.split,
-        "images": {
-            "count": count,
-            "of": split.num_images,
-            "subset_seed": config.seed if count < split.num_images else None,
-        },
-        "binarization": {"method": split.binarization, "seed": split.draw_seed if drawn else None},
-        "dequantization": {"method": noise, "seed": split.draw_seed if split.dequantized else None},
-        "weights": loaded.weights,
-        "checkpoint_step": loaded.step,
-        "model_digest": _digest(loaded.model),
-        "num_samples": config.num_samples,
-        "elbo_samples": ELBO_SAMPLES,
-        "seed": config.seed,
-        "batch_size": config.batch_size,
-        "chunk": config.chunk or loaded.model.samples_per_pass,
-        "package_version": __version__,
-        "commit": experiment.commit(),
-    }
-
-
-def _digest(model: MatNet) -> str:
-    """A digest of the architecture and of every weight that a bound depends on."""
-    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for variable in model.bound_weights:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()[:16]
-
-
 # The work, batch by batch, and its files.
 
 
@@ -245,7 +183,7 @@ def _measure(
     done = load_batches(folder, -(-len(chosen) // size))
     parts, seconds = [part for part, _ in done], sum(taken for _, taken in done)
     position = sum(len(part.elbo) for part in parts)
-    progress = _Progress(position, len(chosen))
+    progress = ImageProgress("evaluate", position, len(chosen))
     if position < len(chosen):
         dataset = split.evaluation_dataset(size, chosen[position:])
         batches = _by_batch(
@@ -261,33 +199,6 @@ def _measure(
             progress.show(position)
             started = time.monotonic()
     return _concatenate(parts), seconds
-
-
-class _Progress:
-    """Images done and time left, on stderr: one line that changes, or one every few seconds."""
-
-    def __init__(self, done: int, total: int):
-        self._first, self._total = done, total
-        self._started = self._shown = time.monotonic()
-        if done:
-            print(f"evaluate: {done} of {total} images were done already", file=sys.stderr)
-
-    def show(self, done: int) -> None:
-        now, last = time.monotonic(), done == self._total
-        live = sys.stderr.isatty()
-        if not live and not last and now - self._shown < _PROGRESS_SECONDS:
-            return
-        self._shown = now
-        left = (now - self._started) / (done - self._first) * (self._total - done)
-        line = f"evaluate: {done}/{self._total} images, {_duration(left)} left"
-        end = "\n" if last or not live else ""
-        print(f"\r{line:<60}" if live else line, end=end, file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
 
 
 # The record.

@@ -12,14 +12,21 @@ import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from matnet_tf import experiment
 
-__all__ = ["PerImage", "append_record", "load_batches", "read_records", "save_batch"]
+__all__ = [
+    "PerImage",
+    "append_record",
+    "load_batches",
+    "read_records",
+    "save_batch",
+    "write_whole",
+]
 
 
 class PerImage(NamedTuple):
@@ -36,12 +43,23 @@ def save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: 
     bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
     kl = {f"kl/{level}": v for level, v in part.kl.items()}
     np.savez(buffer, images=images, elbo=part.elbo, seconds=seconds, **bounds, **kl)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    write_whole({path: buffer.getvalue()})
+
+
+def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
+    """Writes files so that a reader, or a crash, sees each as it was or whole.
+
+    An error or an interrupt in the writing leaves all of them as they were, and nothing beside.
+    """
+    temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+        for path in contents:
+            os.replace(temporary[path], path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:

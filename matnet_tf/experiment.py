@@ -133,6 +133,11 @@ def build_model(experiment: Experiment) -> MatNet:
         skip_norm=train.skip_norm,
         max_skipped=train.max_skipped,
         squared_kl=train.kl_schedule == "squared",
+        approximate_kl=train.mixture_kl == "approximate",
+        entropy_penalty=train.entropy_penalty,
+        regularizer=train.regularizer,
+        regularizer_start=train.regularizer_start,
+        regularizer_every=train.regularizer_every,
         jit_compile=train.jit_compile,
         steps_per_execution=train.steps_per_execution,
     )

@@ -35,7 +35,8 @@ import tensorflow as tf
 
 from matnet_tf import experiment
 from matnet_tf.bounds import bits_per_dim
-from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.levels import seed_tensor
+from matnet_tf.model import MatNet
 from matnet_tf.version import __version__
 
 __all__ = ["export", "save", "signatures_of"]

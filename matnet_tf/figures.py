@@ -28,8 +28,9 @@ import numpy as np
 from matnet_tf import data, experiment, pictures
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import DataConfig
+from matnet_tf.levels import seed_tensor
 from matnet_tf.likelihoods import PIXELS
-from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.model import MatNet
 from matnet_tf.network import View
 
 __all__ = ["write_figures"]
@@ -146,6 +147,7 @@ def _bits(workdir: str | os.PathLike) -> tuple[str, list[float], dict[str, list[
     parts = {name: column(f"kl/{name}") for name in model.level_names}
     name = f"{len(parts):02d}_{pictures.PIXELS}"
     parts[name] = column("log_likelihood", -1.0, PIXELS[model.likelihood].bins)
-    local = ", local model" if model.autoregressive else ""
-    title = f"{pathlib.Path(workdir).name}: {model.likelihood}{local}"
+    extras = {"local model": model.autoregressive, "whitened": model.whitening}
+    kind = ", ".join([model.likelihood, *(name for name, there in extras.items() if there)])
+    title = f"{pathlib.Path(workdir).name}: {kind}"
     return title, [row["step"] for row in rows], parts

@@ -26,7 +26,17 @@ from absl import flags as absl_flags
 
 from matnet_tf import config
 
-__all__ = ["DATA_DIR", "WEIGHTS", "WORKDIR", "Flag", "flags_of", "parse", "run", "to_flags"]
+__all__ = [
+    "DATA_DIR",
+    "WEIGHTS",
+    "WORKDIR",
+    "Flag",
+    "changes_of",
+    "flags_of",
+    "parse",
+    "run",
+    "to_flags",
+]
 
 _INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
 _USAGE_ERROR = 2
@@ -53,9 +63,10 @@ class Flag:
     Attributes:
       name: dotted name, without the dashes.
       help: what the value means, for `--help`.
-      default: value when the flag is not given; None makes the flag required.
+      default: value when the flag is not given; None makes the flag required, or optional.
       type: type of the value: int, float, bool, str, or a tuple of these or of stages.
       choices: the values allowed; empty allows all.
+      optional: whether a flag without a default may be left out; `main` then does not get it.
     """
 
     name: str
@@ -63,6 +74,12 @@ class Flag:
     default: Any = None
     type: Any = str
     choices: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def required(self) -> bool:
+        """Whether a command line must have the flag."""
+        return self.default is None and not self.optional
 
     @classmethod
     def of(cls, owner: type, field: str, prefix: str = "") -> Flag:
@@ -82,6 +99,13 @@ def flags_of(owner: type, prefix: str = "") -> list[Flag]:
             meta = field.metadata
             found.append(Flag(name, meta["help"], field.default, hint, meta["choices"]))
     return found
+
+
+def changes_of(owner: type, prefix: str) -> list[Flag]:
+    """The flags of a dataclass that a program changes: of its fields it gets those given alone."""
+    return [
+        dataclasses.replace(flag, default=None, optional=True) for flag in flags_of(owner, prefix)
+    ]
 
 
 def to_flags(tree: Any, prefix: str = "") -> list[str]:
@@ -116,8 +140,9 @@ def run(
       tree: a dataclass of `matnet_tf.config` whose fields become flags, or None.
       extra: the flags that are not fields of `tree`.
       main: called as `main(tree_value, **extra_values)`, or `main(**extra_values)` without a
-        tree; the dots of an extra flag's name become underscores. It returns an exit status, None
-        for 0, and imports TensorFlow only when called.
+        tree; the dots of an extra flag's name become underscores, and optional flags that are
+        not given are left out. It returns an exit status, None for 0, and imports TensorFlow only
+        when called.
       description: what the program does, for `--help`.
 
     Returns:
@@ -163,9 +188,13 @@ def parse(
     known = [*extra, *(flags_of(tree) if tree else ())]
     given = _absl_parse(known, _expand(arguments))
     for flag in extra:
-        if flag.default is None and given.get(flag.name, "") == "":
+        if flag.required and given.get(flag.name, "") == "":
             raise ValueError(f"--{flag.name} is required: {flag.help}")
-    keywords = {f.name.replace(".", "_"): given.get(f.name, f.default) for f in extra}
+    keywords = {
+        f.name.replace(".", "_"): given.get(f.name, f.default)
+        for f in extra
+        if f.name in given or not f.optional
+    }
     return [_build(tree, given)] if tree else [], keywords
 
 
@@ -282,7 +311,7 @@ def _help(name: str, tree: type | None, extra: Sequence[Flag], description: str)
     groups: dict[str, list[Flag]] = {}
     for flag in [*extra, *(flags_of(tree) if tree else ())]:
         groups.setdefault(flag.name.rpartition(".")[0], []).append(flag)
-    required = "".join(f"--{f.name}=... " for f in extra if f.default is None)
+    required = "".join(f"--{f.name}=... " for f in extra if f.required)
     lines = [description.strip(), "", f"Usage: bin/{name} {required}[--FLAG=VALUE ...]"]
     for group, members in groups.items():
         lines += ["", f"Flags of {group or 'the program'}, with their defaults:"]
@@ -299,7 +328,7 @@ def _about(flag: Flag) -> str:
     about = flag.help
     if flag.choices:
         about += f" (one of {', '.join(flag.choices)})"
-    return about + (" (required)" if flag.default is None else "")
+    return about + (" (required)" if flag.required else "")
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -18,9 +18,10 @@ from matnet_tf.autoregression import LocalAutoregression
 from matnet_tf.bounds import Bound, StreamingLogMeanExp
 from matnet_tf.config import ModelConfig
 from matnet_tf.descent import Trace, descend
+from matnet_tf.levels import Levels, check_count, rows_of, seed_tensor
 from matnet_tf.likelihoods import Likelihood
 from matnet_tf.network import Guide, TopDownNetwork, View, state_shape
-from matnet_tf.training_step import TrainableBound, images_of
+from matnet_tf.training_step import images_of
 
 tfd = tfp.distributions
 
@@ -28,7 +29,7 @@ __all__ = ["MatNet"]
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
-class MatNet(TrainableBound):
+class MatNet(Levels):
     """A Matryoshka Network p(x, z) with its guide q(z | x) (paper, Sec. 2).
 
     The model is built when constructed: it has all its weights, initialized from `seed`, and can
@@ -77,13 +78,15 @@ class MatNet(TrainableBound):
         self.add_training_state(self.config.level_names)
         self.built = True
         self.initialize_weights()
+        if self.top_down.mixture is not None:
+            self.top_down.mixture.initialize(self.seed)
 
     # What the model is, as tensors in a graph: no checks, seeds are int32 [2].
 
     def call(self, x):
         """The reconstruction from one draw of every latent, `[B, H, W, C]`; see `images`."""
         seed = seed_tensor(self.seed)
-        return self.images(self.walk(self.watch(x), _rows(x), seed), seed)
+        return self.images(self.walk(self.watch(x), rows_of(x), seed), seed)
 
     def watch(self, x: tf.Tensor) -> View:
         """All that the guide computes once per image, for images `[B, H, W, C]`."""
@@ -117,21 +120,51 @@ class MatNet(TrainableBound):
         return descend(self.top_down, rows, seed, guide=guide, view=view, **arguments)
 
     def bound_and_trace(self, x: tf.Tensor, seed: tf.Tensor) -> tuple[Bound, Trace]:
-        trace = self.walk(self.watch(x), _rows(x), seed)
+        trace = self.walk(self.watch(x), rows_of(x), seed)
         log_likelihood = self.p_x(trace).log_prob(x)
         kl = {level.name: level.kl() for level in trace.levels}
         return Bound(log_likelihood - sum(kl.values()), log_likelihood, kl), trace
 
     def log_weight(
-        self, x: tf.Tensor, view: View, num_samples: int | tf.Tensor, seed: tf.Tensor
+        self,
+        x: tf.Tensor,
+        view: View,
+        num_samples: int | tf.Tensor,
+        seed: tf.Tensor,
+        num_inferred: int | None = None,
     ) -> tf.Tensor:
-        """log p(x, z) - log q(z | x) of `num_samples` draws per image, `[K, B]`, in nats."""
-        images = _rows(x)
-        trace = self.walk(view, num_samples * images, seed)
+        """log p(x, z) - log q(z | x) of `num_samples` draws per image, `[K, B]`, in nats.
+
+        Levels below the top `num_inferred` come from the prior, and their ratio is zero.
+        """
+        images = rows_of(x)
+        trace = self.walk(view, num_samples * images, seed, num_inferred=num_inferred)
         log_weight = self.p_x(trace).log_prob(tf.tile(x, [num_samples, 1, 1, 1]))
-        for level in trace.levels:
+        for level in trace.levels[:num_inferred]:
             log_weight += level.log_weight()
         return tf.reshape(log_weight, [num_samples, images])
+
+    def regularizer_loss(self, rows: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """The loss `[rows]` of the guide on images drawn from the model, in nats.
+
+        For the regularizer `free_energy` it is minus their bound, which Eq. 13 maximizes: it
+        brings KL(q(z | x) || p(z | x)) down. For `sleep` it is minus the log-probability, under
+        the guide, of the latents from which they were drawn, which brings KL(p(z | x) || q(z | x))
+        down. The draws themselves pass no gradient.
+        """
+        dream = self.walk(None, rows, seed)
+        x = tf.stop_gradient(self.images(dream, seed, draw=True))
+        if self.regularizer == "sleep":
+            latents = [tf.stop_gradient(z) for z in dream.z]
+            levels = self.walk(self.watch(x), rows, seed, latents=latents).levels
+            return -sum(level.posterior.log_prob(level.z) for level in levels)
+        bound, trace = self.bound_and_trace(x, tf.random.fold_in(seed, 1))
+        return self.loss_of(bound, trace)
+
+    @property
+    def guide_variables(self) -> list[keras.Variable]:
+        """The trained weights of the guide: what the regularizer moves."""
+        return self.guide.trainable_variables
 
     # What users call: checked, eager in and out.
 
@@ -167,172 +200,56 @@ class MatNet(TrainableBound):
     def _elbo(self, x, seed):
         return self.bound_and_trace(x, seed)[0]
 
-    def infer(self, x: Any, num_samples: int = 1, seed: int = 0) -> Trace:
-        """Every level's latents, prior and posterior.
-
-        Args:
-          x: images `[B, H, W, C]`.
-          num_samples: K draws per image.
-          seed: of the draws.
-
-        Returns:
-          A `Trace` whose tensors have K * B rows, sample first: row `k * B + b` is draw k of
-          image b.
-
-        Raises:
-          ValueError: if the images are not as the config says, or K < 1.
-        """
-        _check_count("num_samples", num_samples)
-        x = self.checked(x)
-        return self.walk(self.watch(x), num_samples * x.shape[0], seed_tensor(seed))
-
-    def reconstruct(
-        self, x: Any, num_inferred: int | None = None, temperature: Any = 1.0, seed: int = 0
-    ) -> tf.Tensor:
-        """Images from the top `num_inferred` levels of x; the levels below come from the prior.
-
-        Args:
-          x: images `[B, H, W, C]`.
-          num_inferred: how many levels to keep from the posterior, 0 (a sample) to all (the
-            default).
-          temperature: multiplies the priors' scales; a sequence has one value per level.
-          seed: of the draws.
-
-        Returns:
-          images: means of p(x | z), or draws (see `sample`), `[B, H, W, C]`.
-
-        Raises:
-          ValueError: if an argument is out of range.
-        """
-        levels = self.config.num_levels
-        num_inferred = levels if num_inferred is None else num_inferred
-        whole = isinstance(num_inferred, (int, np.integer))
-        if not whole or not 0 <= num_inferred <= levels:
-            raise ValueError(
-                f"num_inferred must be a whole number in [0, {levels}], the model's levels; "
-                f"got {num_inferred!r}"
-            )
-        x = self.checked(x)
-        return self._graph(self._reconstruct)(
-            x, num_inferred, self._temperatures(temperature), seed_tensor(seed)
-        )
-
-    def _reconstruct(self, x, num_inferred, temperatures, seed):
-        trace = self.walk(
-            self.watch(x),
-            _rows(x),
-            seed,
-            num_inferred=num_inferred,
-            temperature=tf.unstack(temperatures),
-        )
-        return self.images(trace, seed)
-
-    def sample(
-        self,
-        num: int,
-        temperature: Any = 1.0,
-        seed: int = 0,
-        latents: Sequence[Any] = (),
-        draw: bool = False,
-    ) -> tf.Tensor:
-        """Images from the prior, or from given top levels.
-
-        Args:
-          num: how many.
-          temperature: multiplies the priors' scales; a sequence has one value per level.
-          seed: of the draws.
-          latents: values for the top levels, top first, each `[num, ...]`: what `infer` gives as
-            `trace.z`, whole or in part. The levels below are drawn.
-          draw: draw the pixels from p(x | z) too, instead of giving its mean. The local
-            autoregressive model has no mean in closed form: it always draws.
-
-        Returns:
-          images: `[num, H, W, C]` float32.
-
-        Raises:
-          ValueError: if an argument is out of range or of another shape.
-        """
-        _check_count("num", num)
-        latents = self._checked_latents(latents, num)
-        return self._graph(self._sample)(
-            num, self._temperatures(temperature), seed_tensor(seed), latents, draw
-        )
-
-    def _sample(self, num, temperatures, seed, latents, draw):
-        trace = self.walk(None, num, seed, latents=latents, temperature=tf.unstack(temperatures))
-        return self.images(trace, seed, draw)
-
-    def decode(self, latents: Sequence[Any], seed: int = 0) -> tf.Tensor:
-        """Means of p(x | z), or draws (see `sample`), `[N, H, W, C]`, from the levels given."""
-        if not latents:
-            raise ValueError("decode needs the latents of at least the top level; got none")
-        return self.sample(int(tf.shape(latents[0])[0]), seed=seed, latents=latents)
-
     def log_likelihood(
-        self, x: Any, num_samples: int = 100, seed: int = 0, chunk: int | None = None
+        self,
+        x: Any,
+        num_samples: int = 100,
+        seed: int = 0,
+        chunk: int | None = None,
+        num_inferred: int | None = None,
     ) -> np.ndarray:
         """The importance-weighted bound on log p(x) with K samples, `[B]` float64, in nats.
+
+        With n = `num_inferred` of L levels it is the "L>k" of outlier detection, k = L - n: the k
+        lowest levels are drawn from the prior (Havtorn et al., ICML 2021). It bounds log p(x), too;
+        what it loses against the whole is what those levels know of the image.
 
         Args:
           x: images `[B, H, W, C]`.
           num_samples: K; the bound rises to log p(x) with it.
           seed: of the samples.
           chunk: image-samples per pass, which bounds the memory; `samples_per_pass` by default.
+          num_inferred: how many levels, from the top, come from the posterior; None is all.
 
         Raises:
-          ValueError: if the images are not as the config says, or K < 1.
+          ValueError: if the images are not as the config says, or a number is out of range.
         """
         x = self.checked(x)
         bound = StreamingLogMeanExp(len(x))
-        for log_weight in self.log_weights(x, num_samples, seed, chunk):
+        for log_weight in self.log_weights(x, num_samples, seed, chunk, num_inferred):
             bound.update(log_weight)
         return bound.result()
 
     def log_weights(
-        self, x: Any, num_samples: int, seed: int = 0, chunk: int | None = None
+        self,
+        x: Any,
+        num_samples: int,
+        seed: int = 0,
+        chunk: int | None = None,
+        num_inferred: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Importance log-weights in pieces `[k, B]`; the bottom-up pass runs once per image."""
-        _check_count("num_samples", num_samples)
+        check_count("num_samples", num_samples)
+        num_inferred = self.checked_inferred(num_inferred)
         chunk = self.samples_per_pass if chunk is None else chunk
-        _check_count("chunk", chunk)
+        check_count("chunk", chunk)
         x = self.checked(x)
         view = self._graph(self.watch)(x)
         per_pass = max(1, chunk // x.shape[0])
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
             piece = tf.random.fold_in(seed_tensor(seed), first)
-            yield self._graph(self.log_weight)(x, view, k, piece).numpy()
-
-    # Checks.
-
-    def checked(self, x: Any) -> tf.Tensor:
-        """x as a float32 tensor, or a ValueError that names what is wrong with it."""
-        return self.likelihood.pixels.checked(x)
-
-    def _temperatures(self, temperature) -> tf.Tensor:
-        levels = self.config.num_levels
-        try:
-            values = np.asarray(temperature, np.float32)
-        except (TypeError, ValueError):
-            values = np.asarray(np.nan)
-        if values.shape not in ((), (levels,)) or not np.all(np.isfinite(values) & (values >= 0)):
-            raise ValueError(
-                f"temperature must be one number >= 0 or one per level ({levels}); "
-                f"got {temperature!r}"
-            )
-        return tf.broadcast_to(tf.constant(values), [levels])
-
-    def _checked_latents(self, latents, num) -> tuple[tf.Tensor, ...]:
-        shapes = [(num, *shape) for shape in self.latent_shapes]
-        if len(latents) > len(shapes):
-            raise ValueError(f"the model has {len(shapes)} levels; got {len(latents)} latents")
-        latents = tuple(tf.convert_to_tensor(z, tf.float32) for z in latents)
-        for name, z, shape in zip(self.config.level_names, latents, shapes, strict=False):
-            if tuple(z.shape) != shape:
-                raise ValueError(
-                    f"latents of level {name} must have shape {shape}; got {tuple(z.shape)}"
-                )
-        return latents
+            yield self._graph(self.log_weight)(x, view, k, piece, num_inferred).numpy()
 
     @property
     def bound_weights(self) -> list[keras.Variable]:
@@ -349,32 +266,5 @@ class MatNet(TrainableBound):
         sizes.append(image * self.likelihood.filters_per_position)
         return max(1, min(5000, 2**24 // max(sizes)))
 
-    @property
-    def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of every level's latent without the batch, top first."""
-        stages = [s for s in self.config.stages for _ in range(s.modules)]
-        return (
-            (self.config.top_latents,),
-            *((s.latents,) if s.dense else (*s.shape, s.latents) for s in stages),
-        )
-
     def get_config(self):
         return {"config": serialization.to_dict(self.config), "seed": self.seed, "name": self.name}
-
-
-def seed_tensor(seed: int | tf.Tensor) -> tf.Tensor:
-    """A stateless seed, int32 `[2]`, from an int or from such a tensor."""
-    if isinstance(seed, (int, np.integer)):
-        # In two words, since TensorFlow would cut a larger one to 32 bits in silence.
-        return tf.constant([(int(seed) >> 31) % 2**31, int(seed) % 2**31], tf.int32)
-    return tf.convert_to_tensor(seed, tf.int32)
-
-
-def _rows(x: tf.Tensor) -> int | tf.Tensor:
-    """How many images, as an int where the graph knows it."""
-    return x.shape[0] or tf.shape(x)[0]
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")

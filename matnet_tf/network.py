@@ -17,9 +17,10 @@ import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.configured import Configured
-from matnet_tf.distributions import diagonal_normal
+from matnet_tf.distributions import GaussianMixture, diagonal_normal
 from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
+from matnet_tf.priors import MixturePrior
 from matnet_tf.updates import activation_function, linear
 
 tfd = tfp.distributions
@@ -178,6 +179,16 @@ class TopDownNetwork(Configured):
         self._act = activation_function(config.activation)
         first, finest = config.stages[0], config.stages[-1]
         self.top = TopModule(config.top_units, state_shape(first), config.activation, name="top")
+        self.mixture = None
+        if config.mixture_components:
+            self.mixture = MixturePrior(
+                config.mixture_components,
+                config.top_latents,
+                config.mixture_spread,
+                config.mixture_weights == "trained",
+                config.log_var_bound,
+                name="mixture",
+            )
         self.modules = _chain(
             config,
             lambda s, n: TopDownModule(
@@ -202,9 +213,13 @@ class TopDownNetwork(Configured):
             initializer=keras.initializers.Constant(self.config.latent_scale),
         )
         self.top.build(z_shape)
+        if self.mixture is not None:
+            self.mixture.build()
+        more = self.config.top_latents if self.config.top_everywhere else 0
         for module, stage in zip(self.modules, _per_module(self.config), strict=True):
             if not module.built:
-                module.build((None, *state_shape(stage)), (None, *_latent_shape(stage)))
+                *positions, channels = _latent_shape(stage)
+                module.build((None, *state_shape(stage)), (None, *positions, channels + more))
         _build_joins(self.joins, self.config)
         self.image_out.build((None, *state_shape(self.config.stages[-1])))
 
@@ -213,10 +228,21 @@ class TopDownNetwork(Configured):
         scale = tf.cast(self.latent_scale, tf.float32)
         return diagonal_normal(parameters, scale, self.config.log_var_bound)
 
-    def top_prior(self) -> tfd.Independent:
-        """p(z_0) = N(0, I), `event_shape` `[top_latents]`."""
+    def top_prior(self) -> tfd.Independent | GaussianMixture:
+        """p(z_0), N(0, I) or the mixture: `event_shape` `[top_latents]`, no batch."""
+        if self.mixture is not None:
+            return self.mixture.distribution()
         zeros = tf.zeros([self.config.top_latents])
         return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
+
+    def module_input(self, z: tf.Tensor, z_0: tf.Tensor) -> tf.Tensor:
+        """What a module's update reads beside the state: its latent, and z_0 where configured."""
+        if not self.config.top_everywhere:
+            return z
+        z_0 = tf.cast(z_0, z.dtype)
+        for axis in range(1, z.shape.rank - 1):
+            z_0 = tf.repeat(tf.expand_dims(z_0, axis), z.shape[axis], axis)
+        return tf.concat([z, z_0], axis=-1)
 
     def leave(self, h_td: tf.Tensor) -> tf.Tensor:
         """From the last module's state to what the likelihood reads."""

@@ -32,8 +32,9 @@ __all__ = [
 
 PIXELS = "pixels"  # What the part of the bits that is not spent in a level is called.
 
-# Pixels: the least side of a cell, the line between cells, the gap below a row set apart.
-_CELL, _SEPARATOR, _GAP = 56, 1, 8
+# Pixels: the least side of a cell, the line between cells, the gap below a row set apart, the one
+# between groups of columns, and the room for their titles.
+_CELL, _SEPARATOR, _GAP, _GROUP_GAP, _TITLE = 56, 1, 8, 16, 20
 _SEPARATOR_GREY = 128  # Seen against black and against white.
 _DPI, _FILE_DPI = 100, 200
 
@@ -316,53 +317,85 @@ def _finite(rows: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, 
     return tuple(np.array(pairs, np.float64).reshape(-1, 2).T)
 
 
-def reconstruction_grid(truth: np.ndarray, rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
+def reconstruction_grid(
+    truth: np.ndarray,
+    rows: Sequence[tuple[str, np.ndarray]],
+    groups: Sequence[tuple[str, int]] = (),
+) -> Figure:
     """Images above what the model makes of them, a labelled row for each way.
 
     Args:
       truth: `[N, H, W, C]` in [0, 1].
       rows: label and images `[N, H, W, C]` of each row below.
+      groups: title and number of columns of each group of columns (paper, Fig. 3), from the left,
+        N columns in all; none is all of them together, without a title.
 
     Raises:
-      ValueError: if the rows' shapes differ.
+      ValueError: if the rows' shapes differ, or the groups have more or fewer columns.
     """
-    return labelled_rows([("images", truth), *rows], gap=_GAP)
+    return labelled_rows([("images", truth), *rows], _GAP, groups)
 
 
-def labelled_rows(rows: Sequence[tuple[str, np.ndarray]], gap: int = 0) -> Figure:
+def labelled_rows(
+    rows: Sequence[tuple[str, np.ndarray]], gap: int = 0, groups: Sequence[tuple[str, int]] = ()
+) -> Figure:
     """Rows of images with their labels on the left, at one dot per pixel of `image_grid`.
 
     Args:
       rows: label and images `[N, H, W, C]` in [0, 1] of each row, all of one shape.
       gap: white pixels below the first row.
+      groups: of columns, see `reconstruction_grid`.
 
     Raises:
-      ValueError: if there are no rows, or their shapes differ.
+      ValueError: if there are no rows, their shapes differ, or the groups do not fit them.
     """
     shapes = {tuple(np.shape(images)) for _, images in rows}
     if len(shapes) != 1:
         raise ValueError(f"rows of images must be of one shape; got {sorted(shapes)}")
-    grid = image_grid(np.concatenate([images for _, images in rows]), len(rows[0][1]))
+    grid, titles = _groups_side_by_side([images for _, images in rows], groups)
     height = (grid.shape[0] + _SEPARATOR) // len(rows)
     centres = np.arange(len(rows)) * height + (height - _SEPARATOR) / 2
     if gap:
         strip = np.full((gap, *grid.shape[1:]), 255, np.uint8)
         grid = np.concatenate([grid[: height - 1], strip, grid[height:]])
         centres[1:] += gap - _SEPARATOR
-    return _with_labels(grid, centres, [label for label, _ in rows])
+    return _with_labels(grid, centres, [label for label, _ in rows], titles)
 
 
-def _with_labels(grid: np.ndarray, centres: np.ndarray, labels: list[str]) -> Figure:
+def _groups_side_by_side(
+    rows: Sequence[np.ndarray], groups: Sequence[tuple[str, int]]
+) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """One grid of all groups of columns with white between them, and the titles' places in it."""
+    columns = len(rows[0])
+    if groups and sum(size for _, size in groups) != columns:
+        raise ValueError(f"groups must have {columns} columns in all; got {list(groups)}")
+    parts, titles, first, left = [], [], 0, 0
+    for title, size in groups or [("", columns)]:
+        part = image_grid(np.concatenate([r[first : first + size] for r in rows]), size)
+        titles.append((left + part.shape[1] / 2, title))
+        parts += [part, np.full((part.shape[0], _GROUP_GAP, 3), 255, np.uint8)]
+        first, left = first + size, left + part.shape[1] + _GROUP_GAP
+    return np.concatenate(parts[:-1], axis=1), titles if groups else []
+
+
+def _with_labels(
+    grid: np.ndarray,
+    centres: np.ndarray,
+    labels: list[str],
+    titles: Sequence[tuple[float, str]] = (),
+) -> Figure:
     """The grid with labels beside it, in axes of exactly its size so that no pixel is blurred."""
     border = 8
-    left = 24 + 7 * max(map(len, labels))
+    left, top = 24 + 7 * max(map(len, labels)), _TITLE if titles else border
     height, width = grid.shape[:2]
-    whole = (left + width + border, height + 2 * border)
+    whole = (left + width + border, height + top + border)
     figure = Figure(figsize=tuple(n / _DPI for n in whole), dpi=_DPI, facecolor="white")
     box = (left / whole[0], border / whole[1], width / whole[0], height / whole[1])
     axes = figure.add_axes(box)
     axes.imshow(grid, interpolation="nearest", aspect="auto")
-    axes.set_xticks([])
+    axes.xaxis.tick_top()
+    texts = [text for _, text in titles]
+    axes.set_xticks([x - 0.5 for x, _ in titles], texts, fontsize=9.5, color=_INK)
     axes.set_yticks(centres - 0.5, labels, fontsize=9.5, color=_INK)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from matnet_tf import pictures
 from matnet_tf.descent import Trace
-from matnet_tf.model import seed_tensor
+from matnet_tf.levels import seed_tensor
 
 __all__ = ["Summaries"]
 

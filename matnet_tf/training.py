@@ -47,7 +47,7 @@ def train(
     """
     started = time.monotonic() if started is None else started
     # The data first: whoever follows their message with another flag may use the same directory.
-    split = _fitting(data.load(config.data, "train"), config)
+    split = data.load_for(config.model, config.data, "train")
     experiment.create(workdir, config)
     validation = None
     if config.data.validation_images:
@@ -62,37 +62,6 @@ def train(
         print(f"resuming {workdir} at step {step}", flush=True)
     over = step >= config.train.steps or (step and run.progress.over_budget())
     return run.finish() if over else run.go(step)
-
-
-def _fitting(split: Split, config: Experiment) -> Split:
-    if split.image_shape != config.model.image_shape:
-        raise ValueError(
-            f"the images of {config.data.name} have shape {split.image_shape}, but "
-            f"model.image_shape is {config.model.image_shape}"
-        )
-    if split.num_images == 0:
-        raise ValueError(f"{config.data.name} has no training images")
-    _check_likelihood(split, config)
-    return split
-
-
-def _check_likelihood(split: Split, config: Experiment) -> None:
-    """Refuses images that the likelihood is not for."""
-    name, likelihood = config.data.name, config.model.likelihood
-    if likelihood == "logistic" and not split.eight_bit:
-        raise ValueError(
-            f"likelihood logistic is for 8-bit images, 256 levels a value; those of {name} are "
-            f"{'dequantized' if split.dequantized else 'binary or real'}"
-        )
-    discrete = split.images.dtype == np.uint8 or split.binarization != "none"
-    if likelihood == "normal" and discrete and not split.dequantized:
-        kind, way = "binary", "use likelihood bernoulli"
-        if split.eight_bit:
-            kind, way = "8-bit", "add --data.dequantize"
-        raise ValueError(
-            f"likelihood normal is a density, which has no bound on discrete values such as those "
-            f"of the {kind} images of {name}: {way}"
-        )
 
 
 def _adapt(model: MatNet, split: Split) -> None:

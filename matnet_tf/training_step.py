@@ -4,7 +4,8 @@
 
 The loss is a value: a step computes the bound, weighs its KL, and takes the gradient of the mean
 over the global batch. A step whose gradient is not finite or too large changes nothing and is
-counted.
+counted. Between the steps on data there may be updates of the guide alone, on images drawn from
+the model (Eq. 13).
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from matnet_tf.monitoring import BoundMetric, SkippedSteps
 from matnet_tf.optimization import Adam
 
-__all__ = ["BoundMetric", "SkippedSteps", "TrainableBound", "TrainingDiverged", "images_of"]
+__all__ = ["REGULARIZERS", "TrainableBound", "images_of"]
 
+REGULARIZERS = ("none", "free_energy", "sleep")
+_REGULARIZER_STREAM = 0x5EED  # Sets the noise of the guide's own updates apart from the data's.
 
 EMPTY = "the data set is empty: it has no batch of images"
-
-
-class TrainingDiverged(ValueError):
-    """Too many steps in a row had a gradient that is not finite or too large."""
 
 
 def images_of(element: Any) -> Any:
@@ -42,79 +42,28 @@ def images_of(element: Any) -> Any:
     return element
 
 
-@keras.saving.register_keras_serializable("matnet_tf")
-class BoundMetric(keras.metrics.Metric):
-    """Means over images of the ELBO and its parts, in nats, as one dictionary.
-
-    Images whose bound is not finite are left out.
-
-    Args:
-      level_names: names of the levels; their means appear as `kl/<name>`.
-    """
-
-    def __init__(self, level_names, name="bound", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.level_names = tuple(level_names)
-        self.total = self.add_variable(
-            shape=(2 + len(self.level_names),), initializer="zeros", name="total"
-        )
-        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
-
-    def update_state(self, bound):
-        parts = tf.stack([bound.elbo, bound.log_likelihood, *bound.kl.values()])
-        # One NaN, whose step is skipped, must not spoil the mean of an epoch.
-        finite = tf.reduce_all(tf.math.is_finite(parts), axis=0)
-        self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0), axis=1))
-        self.count.assign_add(tf.reduce_sum(tf.cast(finite, tf.float32)))
-
-    def result(self):
-        means = tf.math.divide_no_nan(self.total.value, self.count.value)
-        elbo, log_likelihood, *kl = tf.unstack(means)
-        return {
-            "elbo": elbo,
-            "log_likelihood": log_likelihood,
-            "kl": tf.add_n(kl),
-            **{f"kl/{name}": value for name, value in zip(self.level_names, kl, strict=True)},
-        }
-
-    def get_config(self):
-        return super().get_config() | {"level_names": self.level_names}
-
-
-class SkippedSteps(keras.callbacks.Callback):
-    """Stops training, with a diagnosis, after `max_skipped` skipped steps in a row.
-
-    Raises (from `fit`):
-      TrainingDiverged: naming how many steps were skipped and what to try.
-    """
-
-    def __init__(self, max_skipped: int = 50):
-        super().__init__()
-        self.max_skipped = max_skipped
-
-    def on_train_batch_end(self, batch, logs=None):
-        in_a_row = int(self.model.skipped_in_a_row.numpy())
-        if in_a_row >= self.max_skipped:
-            raise TrainingDiverged(
-                f"{in_a_row} steps in a row, up to step {int(self.model.step.numpy())}, had a "
-                f"gradient that is not finite or whose norm exceeds "
-                f"{self.model.skip_norm:g}; their updates were skipped. Try a lower learning "
-                f"rate, a longer warm-up, or look for bad images"
-            )
-
-
 class TrainableBound(keras.Model):
     """A Keras model that maximizes a variational bound; see `MatNet` for a whole one.
 
-    A subclass defines `bound_and_trace(x, seed)` and `checked(x)`, and calls
-    `add_training_state(level_names)` and `initialize_weights()` when it is built.
+    A subclass defines `bound_and_trace(x, seed)`, `regularizer_loss(rows, seed)`, `checked(x)` and
+    `guide_variables`, and calls `add_training_state(level_names)` and `initialize_weights()` when
+    it is built.
     """
+
+    # What `compile` sets beside the optimizer.
+    clip_norm: float = 1000.0
+    skip_norm: float = 1e6
+    max_skipped: int = 50
+    squared_kl: bool = False
+    approximate_kl: bool = True
+    entropy_penalty: float = 0.0
+    regularizer: str = "none"
+    regularizer_start: int = 0
+    regularizer_every: int = 1
 
     def __init__(self, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
         self.seed = seed
-        self.clip_norm, self.skip_norm, self.max_skipped = 1000.0, 1e6, 50
-        self.squared_kl = False
         self._graphs = {}
 
     def add_training_state(self, level_names) -> None:
@@ -150,6 +99,11 @@ class TrainableBound(keras.Model):
         skip_norm: float = 1e6,
         max_skipped: int = 50,
         squared_kl: bool = False,
+        approximate_kl: bool = True,
+        entropy_penalty: float = 0.0,
+        regularizer: str = "none",
+        regularizer_start: int = 0,
+        regularizer_every: int = 1,
         **kwargs: Any,
     ) -> None:
         """As `keras.Model.compile`, without losses: the loss is the negative bound.
@@ -160,15 +114,23 @@ class TrainableBound(keras.Model):
           skip_norm: a step with a larger global norm, or one that is not finite, is skipped.
           max_skipped: skipped steps in a row after which `fit` raises `TrainingDiverged`.
           squared_kl: blend with the squared KL (see `TrainConfig.kl_schedule`).
+          approximate_kl: train a mixture prior on Eq. 12, not on the sampled log-ratio; metrics
+            and bounds have the log-ratio either way.
+          entropy_penalty: weight, beside the KL and under its weight, of the entropy of the
+            mixture's component given z_0 (Sec. 3).
+          regularizer: updates of the guide alone on images drawn from the model: `free_energy`
+            maximizes their bound (Eq. 13), `sleep` the log-probability of their own latents.
+          regularizer_start: steps before the first such update.
+          regularizer_every: steps from one such update to the next.
           **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`.
+
+        Raises:
+          ValueError: if a value is out of range.
         """
-        if not skip_norm > 0 or not clip_norm >= 0 or not max_skipped >= 1:
-            raise ValueError(
-                f"compile needs skip_norm > 0, clip_norm >= 0 and max_skipped >= 1; got "
-                f"{skip_norm}, {clip_norm} and {max_skipped}"
-            )
-        self.clip_norm, self.skip_norm = float(clip_norm), float(skip_norm)
-        self.max_skipped, self.squared_kl = int(max_skipped), bool(squared_kl)
+        settings = {name: value for name, value in locals().items() if name in _SETTINGS}
+        _check_settings(**settings)
+        for name, value in settings.items():
+            setattr(self, name, type(getattr(TrainableBound, name))(value))
         super().compile(optimizer=optimizer, **kwargs)
         # Variables that are made while a step is traced cost a second tracing of the whole step.
         with self.distribute_strategy.scope():
@@ -178,8 +140,7 @@ class TrainableBound(keras.Model):
         config = super().get_compile_config()
         if not self.compiled:
             return config
-        names = ("clip_norm", "skip_norm", "max_skipped", "squared_kl")
-        return config | {name: getattr(self, name) for name in names}
+        return config | {name: getattr(self, name) for name in _SETTINGS}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
@@ -238,7 +199,12 @@ class TrainableBound(keras.Model):
 
     def loss_of(self, bound, trace) -> tf.Tensor:
         """The training loss per image, `[B]`: minus log-likelihood plus the weighted KL."""
-        kl = sum(bound.kl.values())
+        kl, top = sum(bound.kl.values()), trace.levels[0]
+        if top.is_mixture and self.approximate_kl:
+            kl += top.analytic_kl() - bound.kl[top.name]
+        if top.is_mixture and self.entropy_penalty:
+            log_prob = top.prior.assign(top.z)
+            kl -= self.entropy_penalty * tf.reduce_sum(tf.exp(log_prob) * log_prob, axis=-1)
         weighted = self.kl_weight * kl
         if self.squared_kl:
             squares = [tf.square(level.kl_per_unit()) for level in trace.levels]
@@ -252,9 +218,24 @@ class TrainableBound(keras.Model):
             bound, trace = self.bound_and_trace(x, self.step_seed())
             loss = tf.reduce_sum(self.loss_of(bound, trace)) / self._global_batch_size(x)
         gradients = tape.gradient(loss, self.trainable_variables)
-        self._update(gradients)
+        skipped = 1 - self._update(gradients, self.trainable_variables)
+        self.step.assign_add(1)
+        self.skipped.assign_add(skipped)
+        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
         self.bound_metric.update_state(bound)
         return self.get_metrics_result()
+
+    def regularizer_step(self, data) -> None:
+        """Updates the guide alone, on as many images from the model as there are in `data`."""
+        x = images_of(data)
+        rows = x.shape[0] or tf.shape(x)[0]
+        seed = tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self.regularizer_loss(rows, seed)) / self._global_batch_size(x)
+        gradients = tape.gradient(loss, self.guide_variables)
+        self.skipped.assign_add(1 - self._update(gradients, self.guide_variables))
+        # What depends on the number of updates is meant by those on data.
+        self.optimizer.iterations.assign_sub(1)
 
     def test_step(self, data):
         x = tf.cast(images_of(data), tf.float32)
@@ -276,8 +257,8 @@ class TrainableBound(keras.Model):
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, size)
 
-    def _update(self, gradients):
-        """Clips and applies the gradient of the global batch, or skips the step."""
+    def _update(self, gradients, variables) -> tf.Tensor:
+        """Clips and applies the gradient of the global batch: 1, or skips it: 0 (int64)."""
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
@@ -289,47 +270,67 @@ class TrainableBound(keras.Model):
         factor = tf.where(keep, clip / replicas, 0.0)
         gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
         if isinstance(self.optimizer, Adam):
-            self.optimizer.apply_if(keep, gradients, self.trainable_variables)
+            self.optimizer.apply_if(keep, gradients, variables)
         elif replicas > 1:
             # Other optimizers cannot run in a branch under a strategy: their moments move on.
-            self.optimizer.apply(gradients, self.trainable_variables)
+            self.optimizer.apply(gradients, variables)
         else:
-            tf.cond(keep, lambda: self._apply(gradients), lambda: False)
-        skipped = tf.cast(~keep, tf.int64)
-        self.step.assign_add(1)
-        self.skipped.assign_add(skipped)
-        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
+            tf.cond(keep, lambda: self._apply(gradients, variables), lambda: False)
+        return tf.cast(keep, tf.int64)
 
-    def _apply(self, gradients):
-        self.optimizer.apply(gradients, self.trainable_variables)
+    def _apply(self, gradients, variables):
+        self.optimizer.apply(gradients, variables)
         return True
 
     def make_train_function(self, force=False):
         # Stock `fit` fails under MultiWorkerMirroredStrategy, and its own loop over
         # steps_per_execution under MirroredStrategy; this one runs under every strategy.
         if self.train_function is None or force:
-            self.train_function = self._steps(self.train_step)
+            count, step, extra = self.steps_per_execution, self.train_step, self.regularizer_step
+            if self.regularizer == "none":
+                self.train_function = self._steps(count, step)
+            else:
+                self.train_function = self._chosen(
+                    self._steps(1, step), self._steps(1, step, extra)
+                )
         return self.train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
-            self.test_function = self._steps(self.test_step)
+            self.test_function = self._steps(self.steps_per_execution, self.test_step)
         return self.test_function
 
-    def _steps(self, step):
-        if self.run_eagerly:
-            compiled = step
-        else:
-            compiled = tf.function(step, jit_compile=self.jit_compile, reduce_retracing=True)
+    def _steps(self, count, *parts):
+        """A function that runs `parts` on each of `count` batches."""
+
+        def whole(data):
+            for part in parts:
+                part(data)
+
+        if not self.run_eagerly:
+            whole = tf.function(whole, jit_compile=self.jit_compile, reduce_retracing=True)
 
         def steps(iterator):
-            for _ in tf.range(self.steps_per_execution):
-                self.distribute_strategy.run(compiled, args=(next(iterator),))
-            if step == self.train_step and isinstance(self.optimizer, Adam):
-                self.optimizer.update_averages(self.trainable_variables, self.steps_per_execution)
+            for _ in tf.range(count):
+                self.distribute_strategy.run(whole, args=(next(iterator),))
+            if self.train_step in parts and isinstance(self.optimizer, Adam):
+                self.optimizer.update_averages(self.trainable_variables, count)
             return self.get_metrics_result()
 
         return steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
+
+    def _chosen(self, without, with_regularizer):
+        """An execution that chooses anew for each of its steps."""
+
+        # In Python: under MirroredStrategy, TensorFlow cannot run a branch within a loop.
+        def steps(iterator):
+            for _ in range(self.steps_per_execution):
+                since = int(self.step.numpy()) + 1 - self.regularizer_start
+                due = since > 0 and since % self.regularizer_every == 0
+                logs = (with_regularizer if due else without)(iterator)
+            return logs
+
+        return steps
 
     def _graph(self, function):
         """`function` as a `tf.function`, made once."""
@@ -337,6 +338,34 @@ class TrainableBound(keras.Model):
         if function not in self._graphs:
             self._graphs[function] = tf.function(function, reduce_retracing=True)
         return self._graphs[function]
+
+
+_SETTINGS = tuple(name for name in TrainableBound.__annotations__)
+
+
+def _check_settings(
+    clip_norm: float,
+    skip_norm: float,
+    max_skipped: int,
+    entropy_penalty: float,
+    regularizer: str,
+    regularizer_start: int,
+    regularizer_every: int,
+    **flags: bool,
+) -> None:
+    if not skip_norm > 0 or not clip_norm >= 0 or not max_skipped >= 1:
+        raise ValueError(
+            f"compile needs skip_norm > 0, clip_norm >= 0 and max_skipped >= 1; got "
+            f"{skip_norm}, {clip_norm} and {max_skipped}"
+        )
+    if not entropy_penalty >= 0:
+        raise ValueError(f"compile needs entropy_penalty >= 0; got {entropy_penalty}")
+    if regularizer not in REGULARIZERS or not regularizer_start >= 0 or not regularizer_every >= 1:
+        raise ValueError(
+            f"compile needs a regularizer of {', '.join(REGULARIZERS)}, regularizer_start >= 0 and "
+            f"regularizer_every >= 1; got {regularizer!r}, {regularizer_start} and "
+            f"{regularizer_every}"
+        )
 
 
 class _one_clear_error:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test shares: a quiet TensorFlow with two logical CPU devices, and tiny models."""
 
+import functools
 import os
 
 # TensorFlow reads these when it is imported.
@@ -18,6 +19,18 @@ from matnet_tf.config import ModelConfig, Stage
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@functools.cache
+def _two_devices() -> tf.distribute.MirroredStrategy:
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def two_devices() -> tf.distribute.MirroredStrategy:
+    """One strategy for the whole process: TensorFlow numbers the collectives of each anew, and
+    takes those of equal number for the same."""
+    return _two_devices()
 
 
 @pytest.fixture

@@ -143,6 +143,24 @@ def sum_per_image(x):
     return x.reshape(len(x), -1).sum(1)
 
 
+def log_sum_exp(x):
+    largest = x.max(-1, keepdims=True)
+    return largest[..., 0] + np.log(np.exp(x - largest).sum(-1))
+
+
+def mixture_log_prob(z, log_weights, mean, deviation):
+    """Log-density `[B]` of vectors `[B, units]` under Gaussians `[K, units]`, weight by weight."""
+    inside = -0.5 * ((z[:, None] - mean) / deviation) ** 2 - np.log(deviation * np.sqrt(2 * np.pi))
+    return log_sum_exp(log_weights + inside.sum(-1))
+
+
+def eq_12(q, log_weights, mean, deviation):
+    """The approximate KL `[B]` of Gaussians q from a mixture; Eq. 12 lacks the weights."""
+    components = mean, 2 * np.log(deviation)
+    kl = [kl_per_unit(q, [part[k] for part in components]).sum(-1) for k in range(len(mean))]
+    return -log_sum_exp(log_weights - np.stack(kl, axis=-1))
+
+
 def bernoulli_log_prob(x, logits):
     return sum_per_image(x * logits - np.logaddexp(0, logits))
 
@@ -220,7 +238,7 @@ class Walk:
             h_t = self.resample(self.top_down.joins.get(i), h_t)
             h_m = self.resample(self.guide.joins.get(i), h_m)
             h_m = self.merge(self.guide.modules[i], h_m, states[i], h_t)
-            h_t = self.generate(self.top_down.modules[i], h_t, z)
+            h_t = self.generate(self.top_down.modules[i], h_t, z, latents[0])
         self.parameters = self.leave(h_t, y)
         self.logits = self.parameters[..., 0]
         self.log_likelihood = self.log_prob(x, y) + log_det
@@ -279,13 +297,16 @@ class Walk:
         self.posteriors.append(self.gaussian(linear(h_m, weights(module.head))))
         return h_m
 
-    def generate(self, module, h_t, z):
+    def generate(self, module, h_t, z, z_0):
         if module.prior == "learned":
             hidden = self.act(linear(h_t, weights(module.prior_hidden)))
             prior = self.gaussian(linear(hidden, weights(module.prior_head)))
         else:
             prior = np.zeros_like(z), np.zeros_like(z)
         self.priors.append(prior)
+        if self.config.top_everywhere:
+            places = z_0.reshape(len(z), *[1] * (z.ndim - 2), -1)
+            z = stack(z, np.broadcast_to(places, (*z.shape[:-1], z_0.shape[-1])))
         return self.residual(module.update_layer, h_t, stack(h_t, z) if module.carry else z)
 
     def resample(self, layer, h):

@@ -15,8 +15,9 @@ PACKAGE = ROOT / "matnet_tf"
 FOUNDATION = ["config", "serialization"]
 LAYERS = [*FOUNDATION, "configured", "distributions", "updates", "joints", "layers"]
 PIXELS = [*FOUNDATION, "configured", "distributions", "updates", "whitening"]
-NETWORK = [*LAYERS, "whitening", "likelihoods", "autoregression", "network", "descent"]
-MODEL = [*NETWORK, "bounds", "optimization", "training_step", "model"]
+NETWORK = [*LAYERS, "priors", "whitening", "likelihoods", "autoregression", "network", "descent"]
+TRAINABLE = [*NETWORK, "bounds", "monitoring", "optimization", "training_step"]
+MODEL = [*TRAINABLE, "levels", "model"]
 EXPERIMENT = [*MODEL, "version", "preprocessing", "datasets", "data", "experiment"]
 MAY_IMPORT = {
     "__init__": None,  # lazy public names: anything
@@ -36,21 +37,29 @@ MAY_IMPORT = {
     "whitening": ["updates"],
     "likelihoods": PIXELS,
     "autoregression": [*PIXELS, "likelihoods"],
-    "network": LAYERS,
+    "priors": ["distributions"],
+    "network": [*LAYERS, "priors"],
     "descent": [*LAYERS, "network"],
     "optimization": [],
     "schedules": ["config"],
-    "training_step": ["bounds", "config", "optimization"],
+    "monitoring": [],
+    "training_step": ["bounds", "config", "monitoring", "optimization"],
+    "levels": TRAINABLE,
     "model": [m for m in MODEL if m != "model"],
     "experiment": [m for m in EXPERIMENT if m != "experiment"],
     "evaluation_files": ["experiment"],
-    "evaluation": [*EXPERIMENT, "evaluation_files"],
+    "progress": [],
+    "measurement": EXPERIMENT,
+    "evaluation": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
+    "scores": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
     "export": EXPERIMENT,
     "pictures": [],
     "summaries": [*MODEL, "pictures", "schedules"],
     "callbacks": [*EXPERIMENT, "schedules", "summaries"],
     "training": [*EXPERIMENT, "callbacks", "schedules", "summaries"],
     "figures": [*EXPERIMENT, "evaluation", "pictures"],
+    "class_figures": [*MODEL, "pictures"],
+    "clusters": [*EXPERIMENT, "class_figures", "evaluation_files", "measurement", "progress"],
 }
 
 # The only modules of the package that may import a third party. What is not listed is free.
@@ -62,7 +71,7 @@ ROOMS = {
     "absl": ["flags"],
     "matplotlib": ["pictures"],
     "scipy": DATA_ROOMS,
-    "sklearn": DATA_ROOMS,
+    "sklearn": [*DATA_ROOMS, "clusters", "scores"],
     "tensorflow_datasets": DATA_ROOMS,
     "tensorflow_probability": PROBABILITY_ROOMS,
 }

@@ -73,7 +73,7 @@ WRONG_CALLS = {
     "half a level": (lambda m: m.reconstruct(images(), 1.5), "whole number .*got 1.5"),
     "latents": (lambda m: m.sample(2, latents=[np.zeros((1, 2))]), r"00_top .*\(2, 2\).*\(1, 2\)"),
     "more latents": (lambda m: m.sample(1, latents=[np.zeros((1, 2))] * 4), "has 3 levels; got 4"),
-    "nothing to decode": (lambda m: m.decode([]), "at least the top level; got none"),
+    "nothing to decode": (lambda m: m.decode([]), "at least one level; got none"),
 }
 
 

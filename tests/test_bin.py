@@ -94,7 +94,11 @@ BAD = [
     ("train", ["--workdir=W", "--data.name=mnist", "--data.dir=W"], "bin/prepare --data.name"),
     ("evaluate", ["--workdir=W", "--num_samples=0"], "num_samples must be at least 1; got 0"),
     ("evaluate", ["--workdir=W"], "is not a work directory"),
+    ("score", ["--workdir=W", "--num_samples=0"], "ScoreConfig.num_samples must be at least 1"),
+    ("score", ["--workdir=W", "--data.name=mnist"], "is not a work directory"),
     ("figures", ["--workdir=W"], "is not a work directory"),
+    ("cluster", ["--workdir=W", "--groups=0"], "ClusterConfig.groups must be at least 1; got 0"),
+    ("cluster", ["--workdir=W"], "is not a work directory"),
     ("export", ["--workdir=W"], "is not a work directory"),
 ]
 

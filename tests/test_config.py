@@ -13,6 +13,7 @@ from matnet_tf.config import (
     EvaluateConfig,
     Experiment,
     ModelConfig,
+    ScoreConfig,
     Stage,
     TrainConfig,
 )
@@ -31,6 +32,10 @@ OTHER_VALUES = {
         "update": "gru",
         "shared": True,
         "prior": "standard",
+        "mixture_components": 5,
+        "mixture_weights": "trained",
+        "mixture_spread": 0.5,
+        "top_everywhere": True,
         "latent_scale": 0.5,
         "log_var_bound": 4.5,
         "normalization": "layer",
@@ -75,6 +80,11 @@ OTHER_VALUES = {
         "kl_schedule": "squared",
         "kl_warmup": 0.1,
         "kl_start": 0.2,
+        "mixture_kl": "monte_carlo",
+        "entropy_penalty": 0.4,
+        "regularizer": "free_energy",
+        "regularizer_start": 100,
+        "regularizer_every": 2,
         "jit_compile": True,
         "steps_per_execution": 10,
         "checkpoint_every": 50,
@@ -91,10 +101,23 @@ OTHER_VALUES = {
         "batch_size": 20,
         "chunk": 500,
     },
+    ScoreConfig: {
+        "split": "train",
+        "num_samples": 7,
+        "images": 30,
+        "seed": 4,
+        "weights": "averaged",
+        "batch_size": 10,
+        "chunk": 70,
+    },
     Experiment: {"seed": 5},
 }
 # Values that a field's other value needs beside it.
-COMPANIONS = {"halvings": {"schedule": "halving"}, "whitening": {"likelihood": "normal"}}
+COMPANIONS = {
+    "halvings": {"schedule": "halving"},
+    "whitening": {"likelihood": "normal"},
+    "mixture_weights": {"mixture_components": 2},
+}
 # Fields that are dataclasses themselves.
 WITHOUT_OTHER = {(Experiment, name) for name in ("model", "data", "train")}
 # Values that do not go together.
@@ -228,7 +251,16 @@ REFUSED = [
     ),
     *(
         (lambda n=n: ModelConfig(**{n: 0.0}), f"ModelConfig.{n} must be positive; got 0.0")
-        for n in ("latent_scale", "log_var_bound")
+        for n in ("latent_scale", "log_var_bound", "mixture_spread")
+    ),
+    (lambda: ModelConfig(mixture_components=-1), "mixture_components must be at least 0; got -1"),
+    (
+        lambda: ModelConfig(mixture_weights="trained"),
+        "ModelConfig.mixture_weights='trained' needs mixture_components of at least 1; got 0",
+    ),
+    (
+        lambda: Experiment(train=TrainConfig(entropy_penalty=0.4)),
+        "TrainConfig.entropy_penalty is for a mixture prior, .* got 0.4 with none",
     ),
     (lambda: ModelConfig(stages=()), "ModelConfig.stages must be one or more of Stage; got ()"),
     (lambda: ModelConfig(stages=("7:1:1:1",)), "ModelConfig.stages must be one or more of Stage"),
@@ -305,12 +337,12 @@ REFUSED = [
     *(
         (lambda n=n: TrainConfig(**{n: 0}), f"TrainConfig.{n} must be at least 1; got 0")
         for n in ("steps", "batch_size", "steps_per_execution", "checkpoint_every")
-        + ("keep_checkpoints", "max_skipped", "pictures_every")
+        + ("keep_checkpoints", "max_skipped", "pictures_every", "regularizer_every")
     ),
     *(
         (lambda n=n: TrainConfig(**{n: -1}), f"TrainConfig.{n} must be at least 0; got -1")
         for n in ("max_seconds", "warmup_steps", "clip_norm", "weight_decay", "kl_warmup")
-        + ("summary_images",)
+        + ("summary_images", "entropy_penalty", "regularizer_start")
     ),
     *(
         (lambda n=n: TrainConfig(**{n: 0.0}), f"TrainConfig.{n} must be positive; got 0.0")
@@ -345,6 +377,8 @@ REFUSED = [
         for n in ("images", "seed", "chunk")
     ),
     (lambda: EvaluateConfig(split="all"), "EvaluateConfig.split must be one of"),
+    (lambda: ScoreConfig(num_samples=0), "ScoreConfig.num_samples must be at least 1; got 0"),
+    (lambda: ScoreConfig(weights="best"), "ScoreConfig.weights must be one of"),
     (lambda: Experiment(seed=-1), "Experiment.seed must be at least 0; got -1"),
     (lambda: Experiment(model=3), "Experiment.model must be a ModelConfig; got 3"),
     (lambda: from_dict(Experiment, {"train": 3}), "Experiment.train must be a TrainConfig; got 3"),

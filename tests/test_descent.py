@@ -26,6 +26,16 @@ CONFIGS = {
         "deterministic_paths": False,
     },
 }
+CONFIGS["z_0 everywhere"] = {
+    "stages": (Stage(1, 6, 2, 1), Stage((3, 2), 4, 2, 1)),
+    "image_shape": (5, 4, 1),
+    "top_everywhere": True,
+}
+MIXTURE = {
+    "stages": (Stage(1, 6, 2, 1),),
+    "mixture_components": 4,
+    "mixture_weights": "trained",
+}
 DENSE, MIXED = (Stage(1, 6, 2, 2),), (Stage(1, 6, 2, 1), Stage(3, 4, 2, 1))
 LOCAL = {"autoregressive": True, "autoregressive_layers": 3, "autoregressive_filters": 5}
 LIKELIHOODS = {
@@ -57,7 +67,7 @@ CONFIGS |= LIKELIHOODS
 def made(name="dense and convolutional", **changes) -> MatNet:
     """A model with random weights, made once for all tests, which must leave it as it is."""
     settings = {"image_shape": (5, 5, 2), "top_latents": 3, "top_units": 4, "image_filters": 3}
-    model = MatNet(ModelConfig(**settings | CONFIGS[name] | changes))
+    model = MatNet(ModelConfig(**settings | CONFIGS.get(name, {}) | changes))
     if model.config.whitening:
         x = np.random.default_rng(1).random((80, 5, 5, 2))
         model.adapt([x])
@@ -123,6 +133,23 @@ def test_the_bound_is_the_numpy_walks_at_the_same_latents(name):
     np.testing.assert_allclose(bound.elbo, log_likelihood - sum(kl), rtol=1e-4)
     for name, expected in zip(model.config.level_names, kl, strict=True):
         np.testing.assert_allclose(bound.kl[name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_kl_of_a_mixture_is_reported_as_a_log_ratio_and_trained_on_eq_12():
+    model = made("mixture", **MIXTURE)
+    x = images(model)
+    bound, trace = model.bound_and_trace(x, SEED)
+    top, (q, *_) = trace.levels[0], npm.Walk(model, x.numpy(), trace.z).posteriors
+    layer = model.top_down.mixture
+    logits, loc, log_var = (np.float64(v) for v in (layer.logits, layer.loc, layer.log_var))
+    parts = logits - npm.log_sum_exp(logits), loc, np.exp(4 * np.tanh(log_var / 8))
+    log_q = npm.normal_log_prob(top.z.numpy(), q[0], np.exp(q[1] / 2))
+    ratio = log_q - npm.mixture_log_prob(top.z.numpy(), *parts)
+    np.testing.assert_allclose(bound.kl["00_top"], ratio, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(top.log_weight(), -ratio, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(top.analytic_kl(), npm.eq_12(q, *parts), rtol=1e-3, atol=1e-4)
+    total = bound.log_likelihood - sum(bound.kl.values())
+    np.testing.assert_allclose(bound.elbo, total, rtol=1e-5)
 
 
 def test_samples_of_an_image_are_rows_sample_first_and_bottom_up_runs_once():

@@ -8,8 +8,10 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from matnet_tf.distributions import (
+    GaussianMixture,
     IntegratedLogistic,
     diagonal_normal,
     kl_per_unit,
@@ -96,6 +98,102 @@ def test_samples_have_the_mean_and_scale_of_the_parameters():
     deviation = np.exp(log_var / 2)
     assert (np.abs(z.mean(0) - mean) < 5 * deviation / np.sqrt(20000)).all()
     np.testing.assert_allclose(z.std(0), deviation, rtol=0.03)
+
+
+# The mixture of Gaussians.
+
+
+def mixture_of(components=3, units=4, seed=0):
+    """A mixture, and its log-weights, means and deviations in NumPy."""
+    rng = np.random.default_rng(seed)
+    logits, loc = rng.normal(size=components), 2 * rng.normal(size=(components, units))
+    scale = rng.uniform(0.3, 1.5, (components, units))
+    mixture = GaussianMixture(logits, loc, scale)
+    return mixture, (logits - npm.log_sum_exp(logits), loc, scale)
+
+
+def test_the_density_of_a_mixture_is_the_weighted_sum_of_scipys():
+    mixture, (log_weights, loc, scale) = mixture_of()
+    z = draw(6, 4)
+    densities = [scipy.stats.norm.pdf(z, m, s).prod(-1) for m, s in zip(loc, scale, strict=True)]
+    joint = np.exp(log_weights) * np.stack(densities, axis=-1)
+    assert mixture.event_shape == (4,) and mixture.batch_shape == ()
+    np.testing.assert_allclose(mixture.log_prob(z), np.log(joint.sum(-1)), rtol=1e-4)
+    assigned = joint / joint.sum(-1, keepdims=True)
+    np.testing.assert_allclose(np.exp(mixture.assign(z)), assigned, rtol=1e-3, atol=1e-6)
+
+
+def test_draws_of_a_mixture_have_its_distribution():
+    mixture, (log_weights, loc, scale) = mixture_of()
+    z = mixture.sample(20_000, seed=[0, 1]).numpy()
+    weights = np.exp(log_weights)
+    for unit in range(4):
+
+        def cdf(value, unit=unit):
+            return scipy.stats.norm.cdf(value[:, None], loc[:, unit], scale[:, unit]) @ weights
+
+        assert scipy.stats.kstest(z[:, unit], cdf).pvalue > 1e-3
+    np.testing.assert_allclose(mixture.mean(), weights @ loc, rtol=1e-5)
+    np.testing.assert_allclose(mixture.mean(), z.mean(0), atol=0.05)
+
+
+def test_a_component_is_drawn_from_for_each_index():
+    mixture, (_, loc, scale) = mixture_of()
+    component = mixture.component(tf.constant([2, 0, 2]))
+    np.testing.assert_allclose(component.mean(), loc[[2, 0, 2]], rtol=1e-6)
+    np.testing.assert_allclose(component.stddev(), scale[[2, 0, 2]], rtol=1e-6)
+
+
+def test_a_tempered_mixture_has_narrower_components():
+    mixture, (log_weights, loc, scale) = mixture_of()
+    cold, z = tempered(mixture, 0.5), draw(6, 4)
+    expected = npm.mixture_log_prob(z, log_weights, loc, 0.5 * scale)
+    np.testing.assert_allclose(cold.log_prob(z), expected, rtol=1e-4)
+
+
+def test_the_kl_from_a_mixture_is_eq_12():
+    mixture, parts = mixture_of()
+    parameters = draw(5, 8, scale=1.0)
+    q, pair = diagonal_normal(parameters), npm.gaussian(parameters)
+    expected = npm.eq_12(pair, *parts)
+    np.testing.assert_allclose(tfp.distributions.kl_divergence(q, mixture), expected, rtol=1e-4)
+    shares = kl_per_unit(q, mixture)
+    np.testing.assert_allclose(shares, np.repeat(expected[:, None] / 4, 4, 1), rtol=1e-4)
+
+
+def test_the_kl_from_a_mixture_of_one_is_the_closed_form():
+    mixture, (_, loc, scale) = mixture_of(components=1)
+    q = diagonal_normal(draw(5, 8, scale=1.0))
+    one = tfp.distributions.MultivariateNormalDiag(*np.float32([loc[0], scale[0]]))
+    whole = tfp.distributions.MultivariateNormalDiag(q.mean(), q.stddev())
+    expected = tfp.distributions.kl_divergence(whole, one)
+    np.testing.assert_allclose(tfp.distributions.kl_divergence(q, mixture), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "width", "gap"), [(0.0, 1.0, 0.133), (0.7, 0.9, 1.90)])
+def test_eq_12_is_above_the_kl_from_a_mixture_of_ten_that_samples_give(shift, width, gap):
+    """A posterior within a component costs little more than it should; one between them does."""
+    mixture, (log_weights, loc, scale) = mixture_of(components=10)
+    deviation = width * (scale[3] if shift == 0 else np.ones(4))
+    parameters = np.concatenate([loc[3] + shift, 2 * np.log(deviation)])
+    q = diagonal_normal(parameters[None].astype(np.float32), log_var_bound=1e3)
+    mean, deviation = np.float64(q.mean()[0]), np.float64(q.stddev()[0])
+    z = mean + deviation * np.random.default_rng(1).normal(size=(100_000, 4))
+    log_q = scipy.stats.norm.logpdf(z, mean, deviation).sum(-1)
+    ratio = log_q - npm.mixture_log_prob(z, log_weights, loc, scale)
+    error = ratio.std() / np.sqrt(len(z))
+    approximation = float(tfp.distributions.kl_divergence(q, mixture)[0])
+    assert approximation - ratio.mean() == pytest.approx(gap, abs=4 * error + 0.01)
+    ours = (q.log_prob(np.float32(z)[:, None]) - mixture.log_prob(np.float32(z)[:, None]))[:, 0]
+    np.testing.assert_allclose(ours, ratio, rtol=1e-3, atol=1e-3)
+
+
+def test_a_far_mixture_gives_finite_kl_and_gradients():
+    loc = tf.Variable(np.full((2, 4), 1e6, np.float32))
+    with tf.GradientTape() as tape:
+        mixture = GaussianMixture([0.0, -50.0], loc, tf.fill([2, 4], 0.02))
+        kl = tfp.distributions.kl_divergence(diagonal_normal(tf.zeros([1, 8])), mixture)
+    assert np.isfinite(kl).all() and np.isfinite(tape.gradient(kl, loc)).all()
 
 
 # The integrated Logistic.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import logsumexp
+from work_directories import save_checkpoint, write_run
 
 from matnet_tf import data, evaluation, evaluation_files, experiment
 from matnet_tf.bounds import nested_bounds, nested_counts
@@ -35,20 +36,12 @@ def log_mean_exp(log_weights):
     return logsumexp(log_weights.astype(np.float64), axis=0) - np.log(len(log_weights))
 
 
-def save_checkpoint(workdir, model, step=7):
-    model.step.assign(step)
-    experiment.Checkpoints(model, workdir).save()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A work directory with an untrained model for the digits; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
     model = ModelConfig((8, 8, 1), (Stage(1, 16, 4, 1),), top_latents=4, top_units=16)
     settings = Experiment(model, DataConfig(validation_images=30))
-    experiment.create(folder, settings)
-    save_checkpoint(folder, experiment.build_model(settings))
-    return folder
+    return write_run(tmp_path_factory.mktemp("trained"), settings)
 
 
 @pytest.fixture(scope="module")
@@ -276,30 +269,13 @@ def test_other_weights_at_the_same_step_are_another_evaluation(evaluated_workdir
     assert records_of(workdir) == [first, second]
 
 
-# Subsets.
-
-
-def subset(seed, images, total=297):
-    return evaluation._chosen(EvaluateConfig(seed=seed, images=images), total)
-
-
-def test_a_subset_is_random_without_replacement_and_a_function_of_its_seed():
-    chosen = subset(3, 100)
-    assert len(set(chosen)) == 100 and chosen.min() >= 0 and chosen.max() < 297
-    assert list(chosen) == sorted(chosen)
-    np.testing.assert_array_equal(chosen, subset(3, 100))
-    assert set(chosen) != set(subset(4, 100))
-    assert set(subset(3, 10)) < set(chosen)
-    np.testing.assert_array_equal(subset(3, 0), np.arange(297))
+# What goes wrong.
 
 
 def test_a_subset_larger_than_the_split_is_refused_before_anything_is_written(workdir):
     with pytest.raises(ValueError, match="at most 297, the images of the test split; got 298"):
         evaluate(workdir, EvaluateConfig(images=298))
     assert not (workdir / "evaluation").exists()
-
-
-# What goes wrong.
 
 
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
@@ -376,18 +352,3 @@ def test_the_data_directory_may_be_another_than_in_training(workdir, monkeypatch
     monkeypatch.setattr(data, "load", lambda c, split: asked.append(c.dir) or load(c, split))
     evaluate(workdir, EvaluateConfig(num_samples=1, images=2), data_dir="/elsewhere")
     assert asked == ["/elsewhere"]
-
-
-def test_progress_says_images_done_and_time_left(monkeypatch, capsys):
-    now = iter([100.0, 104.0, 116.0, 120.0])
-    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(now))
-    progress = evaluation._Progress(10, 30)
-    for done in (15, 25, 30):
-        progress.show(done)
-    assert capsys.readouterr().err.splitlines() == [
-        "evaluate: 10 of 30 images were done already",
-        "evaluate: 25/30 images, 0m05s left",
-        "evaluate: 30/30 images, 0m00s left",
-    ]
-    assert evaluation._duration(59) == "0m59s"
-    assert evaluation._duration(3725) == "1h02m"

@@ -11,7 +11,14 @@ import pytest
 from test_config import OTHER_VALUES, ROWS, every_field_changed, other
 
 from matnet_tf import flags
-from matnet_tf.config import EvaluateConfig, Experiment, ModelConfig, Stage, TrainConfig
+from matnet_tf.config import (
+    DataConfig,
+    EvaluateConfig,
+    Experiment,
+    ModelConfig,
+    Stage,
+    TrainConfig,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAMS = sorted(path.name for path in (ROOT / "bin").iterdir())
@@ -71,6 +78,17 @@ def test_extra_flags_arrive_by_keyword_with_dots_as_underscores():
     values, keywords = flags.parse(None, extra, ["--workdir=a=b", "--data.dir=/d e"])
     assert values == []
     assert keywords == {"workdir": "a=b", "data_dir": "/d e", "weights": "auto"}
+
+
+def test_of_the_flags_that_change_a_config_those_given_arrive():
+    extra = flags.changes_of(DataConfig, "data.")
+    assert [f.name for f in extra] == [f.name for f in flags.flags_of(DataConfig, "data.")]
+    assert flags.parse(None, extra, []) == ([], {})
+    given = ["--data.name=mnist", "--nodata.dequantize", "--data.draw_seed=0"]
+    expected = {"data_name": "mnist", "data_dequantize": False, "data_draw_seed": 0}
+    assert flags.parse(None, extra, given) == ([], expected)
+    message = refusal("--data.binarization=some", extra=extra, tree=None)
+    assert "expected one of auto, dynamic, threshold, none" in message
 
 
 def test_a_required_whole_number_may_be_zero():

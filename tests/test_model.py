@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.model import MatNet, seed_tensor
+from matnet_tf.levels import seed_tensor
+from matnet_tf.model import MatNet
 from matnet_tf.optimization import Adam
 
 CONFIG = ModelConfig((4, 3, 1), (Stage(1, 5, 2, 1), Stage((2, 2), 3, 2, 1)), 2, 4, 3)
@@ -287,65 +288,6 @@ def test_graphs_equal_eager_computation(model):
         tf.config.run_functions_eagerly(False)
 
 
-def test_a_sample_is_a_mean_or_binary(model, eagerly):
-    means, pixels = model.sample(5), model.sample(5, draw=True)
-    assert means.shape == pixels.shape == (5, 4, 3, 1)
-    assert set(np.unique(pixels)) == {0.0, 1.0}
-    assert means.numpy().min() > 0 and means.numpy().max() < 1
-
-
-def test_drawn_pixels_have_the_means_of_their_sample(model, eagerly):
-    latents = [np.tile(z[:1], [2000] + [1] * (z.ndim - 1)) for z in model.infer(images(1)).z]
-    means = model.sample(1, latents=[z[:1] for z in latents])[0].numpy()
-    pixels = model.sample(2000, latents=latents, draw=True).numpy().mean(0)
-    np.testing.assert_array_less(np.abs(pixels - means), 5 * np.sqrt(0.25 / 2000))
-
-
-def test_a_reconstruction_of_no_level_is_a_sample(model, eagerly):
-    equal([model.reconstruct(images(), num_inferred=0, seed=5)], [model.sample(4, seed=5)])
-
-
-def test_a_reconstruction_of_all_levels_is_the_image_of_the_posteriors_draw(model, eagerly):
-    trace = model.infer(images(), seed=5)
-    decoded = model.decode(trace.z)
-    for num_inferred in (None, CONFIG.num_levels):
-        again = model.reconstruct(images(), num_inferred=num_inferred, seed=5)
-        np.testing.assert_allclose(again, decoded, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        model(images()), model.decode(model.infer(images(), seed=model.seed).z), rtol=1e-5
-    )
-
-
-def test_temperature_zero_leaves_no_noise(model, eagerly):
-    frozen = [model.sample(2, temperature=0.0, seed=seed).numpy() for seed in (1, 2)]
-    np.testing.assert_array_equal(*frozen)
-    np.testing.assert_array_equal(frozen[0][0], frozen[0][1])
-
-
-def test_temperature_may_be_given_per_level(model, eagerly):
-    ones, top = [1.0] * 3, [0.0, 1.0, 1.0]
-    equal([model.sample(2, temperature=ones)], [model.sample(2)])
-    z = np.zeros((2, 2), np.float32)
-    equal([model.sample(2, temperature=top, seed=3)], [model.sample(2, latents=[z], seed=3)])
-
-
-def test_given_latents_are_used_and_the_rest_is_drawn(model, eagerly):
-    z = model.infer(images(), seed=2).z
-    equal([model.sample(4, latents=z, seed=1)], [model.sample(4, latents=z, seed=2)])
-    first, second = (model.sample(4, latents=z[:2], seed=s).numpy() for s in (1, 2))
-    assert not np.array_equal(first, second)
-    assert not np.array_equal(first, model.sample(4, latents=[z[0] + 1, z[1]], seed=1))
-
-
-def test_infer_gives_every_level_sample_first(model):
-    trace = model.infer(images(3), num_samples=5)
-    assert [level.name for level in trace.levels] == list(CONFIG.level_names)
-    assert [z.shape for z in trace.z] == [(15, 2), (15, 2), (15, 2, 2, 2)]
-    means = trace.levels[0].posterior.mean().numpy().reshape(5, 3, 2)
-    np.testing.assert_array_equal(means, np.broadcast_to(means[:1], means.shape))
-    assert len(np.unique(trace.z[0].numpy()[:, 0])) == 15
-
-
 def test_log_likelihood_is_above_the_elbo_and_repeats(model, eagerly):
     x = images()
     elbo = model.elbo(np.tile(x, (200, 1, 1, 1))).elbo.numpy().reshape(200, 4).mean(0)
@@ -355,3 +297,32 @@ def test_log_likelihood_is_above_the_elbo_and_repeats(model, eagerly):
     by_chunk = model.log_likelihood(x, num_samples=300, chunk=4 * 75)
     np.testing.assert_allclose(by_chunk, bound, atol=0.5)
     assert [len(p) for p in model.log_weights(x, 5, chunk=8)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("num_inferred", [0, 2, 3])
+def test_levels_drawn_from_the_prior_leave_only_the_others_in_the_weights(
+    model, eagerly, num_inferred
+):
+    x, seed = images(), seed_tensor(4)
+    log_weight = model.log_weight(tf.constant(x), model.watch(x), 5, seed, num_inferred)
+    trace = model.walk(model.watch(x), 20, seed, num_inferred=num_inferred)
+    expected = model.p_x(trace).log_prob(np.tile(x, (5, 1, 1, 1)))
+    for level in trace.levels[:num_inferred]:
+        expected += level.prior.log_prob(level.z) - level.posterior.log_prob(level.z)
+    assert log_weight.shape == (5, 4)
+    np.testing.assert_allclose(tf.reshape(log_weight, [-1]), expected, rtol=1e-4)
+
+
+def test_bounds_with_levels_from_the_prior_agree_in_the_limit(model, eagerly):
+    """Each bounds the same log p(x), and an untrained model's meet it with few samples."""
+    x = images()
+    bounds = [model.log_likelihood(x, 4000, num_inferred=n) for n in range(CONFIG.num_levels + 1)]
+    assert len({bound.tobytes() for bound in bounds}) == len(bounds)
+    np.testing.assert_allclose(bounds, np.broadcast_to(bounds[-1], np.shape(bounds)), atol=0.2)
+    equal([bounds[-1]], [model.log_likelihood(x, 4000)])
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 1.5, True])
+def test_a_number_of_inferred_levels_that_there_is_not_is_refused(model, bad):
+    with pytest.raises(ValueError, match=r"num_inferred must be a whole number in \[0, 3\]"):
+        model.log_likelihood(images(), 5, num_inferred=bad)

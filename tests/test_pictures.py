@@ -287,6 +287,39 @@ def test_rows_of_reconstructions_stand_pixel_for_pixel_below_the_truth():
     assert (drawn[:, :4] == 255).all()
 
 
+def test_groups_of_columns_stand_apart_below_their_titles():
+    images = np.random.RandomState(3).rand(2, 5, 8, 8, 1)
+    groups = [("component 7", 3), ("12", 2)]
+    figure = pictures.reconstruction_grid(images[0], [("keep top 1", images[1])], groups)
+    drawn, axes = pictures.figure_to_array(figure), figure.axes[0]
+    side, top = 56, 20
+    height, width = 8 + 2 * side, (3 * side + 2) + 16 + (2 * side + 1)
+    left = drawn.shape[1] - 8 - width
+    assert drawn.shape[0] == top + height + 8
+    for columns, x in ((slice(0, 3), left), (slice(3, 5), left + 3 * side + 2 + 16)):
+        for row, y in zip(images, (top, top + side + 8), strict=True):
+            grid = pictures.image_grid(row[columns], columns=len(row[columns]))
+            found = drawn[y : y + side, x : x + grid.shape[1]]
+            np.testing.assert_array_equal(found, grid)
+    gap = drawn[top : top + height, left + 3 * side + 2 :][:, :16]
+    assert (gap == 255).all()
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["component 7", "12"]
+    middles = [(3 * side + 2) / 2, 3 * side + 2 + 16 + (2 * side + 1) / 2]
+    np.testing.assert_allclose(axes.get_xticks(), middles, atol=0.51)
+    assert axes.get_xaxis().get_ticks_position() == "top"
+    # Titles are inside the picture: ink above each group, but none at the edge.
+    assert drawn[:top, left : left + 3 * side].min() < 100
+    assert drawn[:top, left + 3 * side + 18 :].min() < 100
+    assert (drawn[:2] == 255).all()
+
+
+@pytest.mark.parametrize("groups", [[("a", 2)], [("a", 2), ("b", 2)]])
+def test_groups_that_do_not_fit_the_columns_are_refused(groups):
+    rows = [("a", np.zeros((3, 8, 8, 1)))]
+    with pytest.raises(ValueError, match=r"groups must have 3 columns in all; got \[\('a', 2\)"):
+        pictures.labelled_rows(rows, groups=groups)
+
+
 def test_rows_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"of one shape; got \[\(2, 8, 8, 1\), \(3, 8, 8, 1\)\]"):
         pictures.labelled_rows([("a", np.zeros((2, 8, 8, 1))), ("b", np.zeros((3, 8, 8, 1)))])

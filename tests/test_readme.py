@@ -45,7 +45,13 @@ def test_the_code_runs_as_written_and_gives_what_its_comments_say(tmp_path, monk
         assert per_image.shape == (rows,) and np.isfinite(per_image).all()
     assert len(bound.kl) == len(names["z"])
     assert np.mean(names["log_p"]) > np.mean(bound.elbo)
-    assert names["images"].shape == (16, 8, 8, 1) and names["kept"].shape == names["x"].shape
+    assert names["images"].shape == names["cold"].shape == names["alike"].shape == (16, 8, 8, 1)
+    for image in (*names["kept"], names["decoded"], names["upper"], names["lower"]):
+        assert image.shape == names["x"].shape
+    assert names["way"].shape == (7, 5, 8, 8, 1)
+    assert [mean.shape for mean in names["means"]] == [z.shape for z in names["trace"].z]
+    assert names["ratio"].shape == (rows,) and np.isfinite(names["ratio"]).all()
+    np.testing.assert_allclose(np.sum(names["classes"], axis=1), np.ones(rows), rtol=1e-4)
     assert [path.name for path in tmp_path.iterdir()] == ["digits.keras"]
 
 

@@ -13,8 +13,9 @@ import tensorflow as tf
 from matnet_tf.bounds import Bound
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.model import MatNet
+from matnet_tf.monitoring import BoundMetric, SkippedSteps, TrainingDiverged
 from matnet_tf.optimization import Adam
-from matnet_tf.training_step import BoundMetric, SkippedSteps, TrainingDiverged, images_of
+from matnet_tf.training_step import images_of
 
 CONFIG = ModelConfig((3, 2, 1), (Stage(1, 5, 2, 1),), top_latents=2, top_units=4)
 SEED = tf.constant([0, 3])
@@ -63,6 +64,26 @@ def test_the_loss_is_the_formula(squared, weight):
         kl = kl + (1 - weight) * sum(npm.sum_per_image(u**2) for u in units)
     expected = kl - npm.bernoulli_log_prob(images(), walk.logits)
     np.testing.assert_allclose(model.loss_of(bound, trace), expected, rtol=1e-3)
+
+
+MIXTURE = dataclasses.replace(CONFIG, mixture_components=3, mixture_weights="trained")
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_a_mixture_is_trained_on_its_kl_and_on_the_entropy_of_the_component(approximate):
+    settings = {"approximate_kl": approximate, "entropy_penalty": 0.4, "run_eagerly": True}
+    model = npm.randomize(MatNet(MIXTURE))
+    model.compile("sgd", **settings)
+    model.kl_weight.assign(0.5)
+    bound, trace = model.bound_and_trace(tf.constant(images()), SEED)
+    top = trace.levels[0]
+    kl = [level.analytic_kl() for level in trace.levels]
+    if not approximate:
+        kl[0] = top.posterior.log_prob(top.z) - top.prior.log_prob(top.z)
+    assigned = np.exp(top.prior.assign(top.z))
+    entropy = -(assigned * np.log(assigned)).sum(1)
+    expected = 0.5 * (sum(kl) + 0.4 * entropy) - bound.log_likelihood
+    np.testing.assert_allclose(model.loss_of(bound, trace), expected, rtol=1e-4)
 
 
 def test_a_step_follows_the_gradient_of_the_mean_loss():
@@ -294,13 +315,13 @@ class Noiseless(MatNet):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["ours", "sgd"])
-def test_two_devices_make_the_step_of_one(optimizer):
+def test_two_devices_make_the_step_of_one(optimizer, two_devices):
     # Nine images in batches of six: the last batch is shared unevenly, two and one.
     data = tf.data.Dataset.from_tensor_slices(images(9)).batch(6)
     options = tf.data.Options()
     options.autotune.enabled = False
     data = data.with_options(options)
-    strategies = [tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])]
+    strategies = [tf.distribute.get_strategy(), two_devices]
     results = []
     for strategy in strategies:
         with strategy.scope():
@@ -317,11 +338,11 @@ def test_two_devices_make_the_step_of_one(optimizer):
 
 
 @pytest.mark.slow
-def test_replicas_draw_different_noise():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_replicas_draw_different_noise(two_devices):
+    with two_devices.scope():
         model = MatNet(CONFIG)
-    seeds = strategy.experimental_local_results(strategy.run(tf.function(model.step_seed)))
+    seeds = two_devices.run(tf.function(model.step_seed))
+    seeds = two_devices.experimental_local_results(seeds)
     assert not np.array_equal(seeds[0], seeds[1])
 
 

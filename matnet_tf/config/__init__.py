@@ -7,14 +7,17 @@ dataclasses are the truth; `matnet_tf.flags` gives each field a flag, and a pres
 is a file of such flags.
 """
 
+from matnet_tf.config.clusters import ClusterConfig
 from matnet_tf.config.model import ModelConfig, Stage, halvings
-from matnet_tf.config.run import DataConfig, EvaluateConfig, Experiment, TrainConfig
+from matnet_tf.config.run import DataConfig, EvaluateConfig, Experiment, ScoreConfig, TrainConfig
 
 __all__ = [
+    "ClusterConfig",
     "DataConfig",
     "EvaluateConfig",
     "Experiment",
     "ModelConfig",
+    "ScoreConfig",
     "Stage",
     "TrainConfig",
     "halvings",

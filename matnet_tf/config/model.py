@@ -126,6 +126,19 @@ class ModelConfig:
     update: str = field("residual", "state update, Eq. 7 or GRU gates", ("residual", "gru"))
     shared: bool = field(False, "one set of parameters per stage, reused over its depth")
     prior: str = field("learned", "of z_1 on: Eq. 8, or N(0, I)", ("learned", "standard"))
+    mixture_components: int = field(
+        0, "Gaussians in a mixture prior over z_0 (Sec. 2.3), trained with the rest; 0 is N(0, I)"
+    )
+    mixture_weights: str = field(
+        "uniform", "of the mixture's components: equal, or trained too", ("uniform", "trained")
+    )
+    mixture_spread: float = field(
+        0.1, "standard deviation of the initial means and log-variances of the components"
+    )
+    top_everywhere: bool = field(
+        False,
+        "give z_0 to every top-down module, beside its own latent, as the reference did for Fig. 3",
+    )
     latent_scale: float = field(
         0.2, "initial value of the trained scalar on every Gaussian's mean and log-variance"
     )
@@ -178,13 +191,18 @@ class ModelConfig:
             ok, f"ModelConfig.image_shape must be (height, width, channels), each >= 1; got {shape}"
         )
         check_at_least(self, 1, "top_latents", "top_units", "image_filters", "kernel_size")
-        check_positive(self, "latent_scale", "log_var_bound")
+        check_positive(self, "latent_scale", "log_var_bound", "mixture_spread")
+        check_at_least(self, 0, "mixture_components")
         ok = len(stages) >= 1 and all(isinstance(s, Stage) for s in stages)
         require(ok, f"ModelConfig.stages must be one or more of Stage; got {self.stages!r}")
         require(
             self.deterministic_paths or self.prior == "learned",
             "ModelConfig.deterministic_paths=False needs prior='learned': with neither, no latent "
             "above the last one reaches the image",
+        )
+        require(
+            self.mixture_weights == "uniform" or self.mixture_components > 0,
+            "ModelConfig.mixture_weights='trained' needs mixture_components of at least 1; got 0",
         )
         self._check_likelihood()
         self._check_sizes()

@@ -17,7 +17,7 @@ from matnet_tf.config.fields import (
 )
 from matnet_tf.config.model import ModelConfig
 
-__all__ = ["DataConfig", "EvaluateConfig", "Experiment", "TrainConfig"]
+__all__ = ["DataConfig", "EvaluateConfig", "Experiment", "ScoreConfig", "TrainConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +116,25 @@ class TrainConfig:
     )
     kl_warmup: float = field(0.0, "progress at which the KL weight reaches 1")
     kl_start: float = field(0.0, "KL weight at the start of the warm-up")
+    mixture_kl: str = field(
+        "approximate",
+        "KL from a mixture prior in the training loss; approximate: Eq. 12, an upper bound; "
+        "monte_carlo: the log-ratio at the sample, unbiased, as every reported bound has it",
+        ("approximate", "monte_carlo"),
+    )
+    entropy_penalty: float = field(
+        0.0,
+        "weight, beside the KL, of the entropy of the mixture's component given z_0; the reference "
+        "has 0.4",
+    )
+    regularizer: str = field(
+        "none",
+        "updates of the guide alone on images drawn from the model; free_energy: maximizes their "
+        "bound (Eq. 13); sleep: maximizes the log-probability of the latents they came from",
+        ("none", "free_energy", "sleep"),
+    )
+    regularizer_start: int = field(0, "steps before the first update by the regularizer")
+    regularizer_every: int = field(1, "steps from one update by the regularizer to the next")
     jit_compile: bool = field(False, "compile the training step with XLA")
     steps_per_execution: int = field(1, "steps run between two looks by Python")
     checkpoint_every: int = field(1000, "steps between checkpoints, metrics rows and summaries")
@@ -132,7 +151,9 @@ class TrainConfig:
         at_least = ("steps", "batch_size", "steps_per_execution", "checkpoint_every")
         check_at_least(self, 1, *at_least, "keep_checkpoints", "max_skipped", "pictures_every")
         check_at_least(self, 0, "max_seconds", "warmup_steps", "clip_norm", "weight_decay")
-        check_at_least(self, 0, "kl_warmup", "summary_images")
+        check_at_least(self, 0, "kl_warmup", "summary_images", "entropy_penalty")
+        check_at_least(self, 0, "regularizer_start")
+        check_at_least(self, 1, "regularizer_every")
         check_positive(self, "learning_rate", "epsilon", "skip_norm")
         check_between(self, 0, 1, "decay_from", "kl_warmup", "kl_start")
         for name in ("beta_1", "beta_2", "average_decay"):
@@ -182,6 +203,16 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScoreConfig(EvaluateConfig):
+    """What `bin/score` measures of every image, and which images: the fields of `EvaluateConfig`.
+
+    Its K is smaller, since there are as many bounds as levels, and one more.
+    """
+
+    num_samples: int = field(100, "K, the samples in each of the importance-weighted bounds")
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A model, its data and its training: what `config.json` of a work directory records."""
 
@@ -197,6 +228,11 @@ class Experiment:
             require(ok, f"Experiment.{name} must be a {section.__name__}; got {value!r}")
         check_types(self)
         check_at_least(self, 0, "seed")
+        require(
+            not self.train.entropy_penalty or self.model.mixture_components > 0,
+            f"TrainConfig.entropy_penalty is for a mixture prior, ModelConfig.mixture_components "
+            f"of at least 1; got {self.train.entropy_penalty} with none",
+        )
         require(
             not self.data.dequantize or self.model.likelihood == "normal",
             f"DataConfig.dequantize goes with ModelConfig.likelihood 'normal'; got "
