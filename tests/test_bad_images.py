@@ -115,12 +115,18 @@ def test_values_out_of_range_are_refused(kind, value, message):
 # Whitening.
 
 
-def test_whitening_before_it_has_seen_the_training_images_is_refused():
+def test_whitening_before_it_has_seen_the_training_images_is_refused(eagerly):
     model, message = new("whitened"), r"whitening needs the training images first: call adapt\("
     refused_by_array(model, images(), message)
     refused_by_data_set(model, images(), message)
     model.adapt(dataset((images(), np.arange(4))))
     assert np.isfinite(model.elbo(images()).elbo).all()
+
+
+@functools.cache
+def unseeing() -> MatNet:
+    """A model that has seen no training images. Tests must not show it any that are right."""
+    return new("whitened")
 
 
 WRONG_STATISTICS = {
@@ -139,7 +145,7 @@ WRONG_STATISTICS = {
     ("batches", "message"), WRONG_STATISTICS.values(), ids=list(WRONG_STATISTICS)
 )
 def test_statistics_of_wrong_images_are_refused_and_change_nothing(batches, message):
-    model = new("whitened")
+    model = unseeing()
     refused(lambda: model.adapt(batches), message)
     refused(lambda: model.elbo(images()), "needs the training images first")
 

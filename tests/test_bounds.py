@@ -129,7 +129,7 @@ def test_a_log_weight_is_the_joint_minus_the_posterior_at_the_same_draw(model):
     np.testing.assert_allclose(actual, expected[None], rtol=1e-5)
 
 
-def test_log_likelihood_is_the_bound_of_its_chunks(model, exact):
+def test_log_likelihood_is_the_bound_of_its_chunks(model, exact, eagerly):
     ours = model.log_likelihood(X, num_samples=4000, chunk=16 * 2000)
     pieces = np.concatenate(list(model.log_weights(X, 4000, chunk=16 * 2000)))
     assert pieces.shape == (4000, 16)

@@ -30,7 +30,7 @@ IMAGES = 130  # One batch and a part of the next.
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
+def mixed(tmp_path_factory, module_eagerly, reused_models):
     """A run with a mixture whose components hold different images; not to be changed."""
     folder, settings = tmp_path_factory.mktemp("mixed"), Experiment(MIXED)
     experiment.create(folder, settings)
@@ -57,10 +57,16 @@ def seen(clustered):
     return model, x, split.labels[chosen], chosen
 
 
+@pytest.fixture(scope="module")
+def unmixed(tmp_path_factory, module_eagerly, reused_models):
+    """A run without a mixture; not to be changed."""
+    return write_run(tmp_path_factory.mktemp("unmixed"), Experiment(PLAIN))
+
+
 @pytest.fixture
-def plain(tmp_path):
+def plain(unmixed, tmp_path):
     """A work directory of a model without a mixture."""
-    return write_run(tmp_path / "plain", Experiment(PLAIN))
+    return shutil.copytree(unmixed, tmp_path / "plain")
 
 
 def rows_of(workdir):
@@ -192,6 +198,7 @@ def test_the_baselines_are_k_means_of_the_same_images(clustered, seen, name):
     assert (record["purity"], record["nmi"]) == pytest.approx((purity, nmi), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_files_again(clustered, tmp_path):
     workdir, record = clustered
     again = shutil.copytree(workdir, tmp_path / "again")
@@ -219,6 +226,7 @@ def test_a_model_without_a_mixture_has_its_baselines_and_no_picture(plain):
     assert (measured["purity"], measured["nmi"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_images_without_labels_have_assignments_and_pictures_alone(tmp_path):
     for split, count in (("train", 3), ("test", 9)):
         save_images(tmp_path / "source" / split, pixels(count, (8, 8, 1)))

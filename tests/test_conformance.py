@@ -147,11 +147,15 @@ CASES = {
     "mean reconstruction": whole(),
     **{f"reconstruction, {name}": whole(**choices) for name, choices in LIKELIHOODS.items()},
 }
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-# Keras calls a model within a model for each of its parts, at length.
-by_name = {name: [pytest.mark.slow] if "reconstruction" in name else [] for name in CASES}
-every_case_in_time = pytest.mark.parametrize(
-    "case", [pytest.param(CASES[name], marks=m, id=name) for name, m in by_name.items()]
+
+
+# Whole models take their time, and have tests of their own.
+every_case = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] if "reconstruction" in name else [])
+        for name, case in CASES.items()
+    ],
 )
 
 
@@ -235,10 +239,18 @@ def test_the_gradient_reaches_every_weight(case):
     reached(tape.gradient(total, variables), variables)
 
 
-MODELS = {"residual": {"update": "residual"}, "gru": {"update": "gru"}, **LIKELIHOODS}
+def every_model(first):
+    """These models and one of every likelihood; all but the first and the last are slow."""
+    models = first | LIKELIHOODS
+    slow = list(models)[1:-1]
+    models = [
+        pytest.param(choices, id=name, marks=[pytest.mark.slow] if name in slow else [])
+        for name, choices in models.items()
+    ]
+    return pytest.mark.parametrize("choices", models)
 
 
-@pytest.mark.parametrize("choices", MODELS.values(), ids=MODELS)
+@every_model({"residual": {"update": "residual"}, "gru": {"update": "gru"}})
 def test_the_gradient_of_the_bound_reaches_every_weight_of_a_model(choices):
     model = npm.randomize(adapted(MatNet(dataclasses.replace(CONFIG, **choices))))
     with tf.GradientTape() as tape:
@@ -264,7 +276,7 @@ def test_mixed_bfloat16_computes_in_it_and_keeps_float32_weights(case, bfloat16)
     assert {v.dtype for v in layer.trainable_variables} <= {"float32"}
 
 
-@pytest.mark.parametrize("choices", [{}, *LIKELIHOODS.values()], ids=["bernoulli", *LIKELIHOODS])
+@every_model({"bernoulli": {}})
 def test_a_bound_in_mixed_bfloat16_is_float32_and_near_the_exact_one(choices, bfloat16):
     model = npm.randomize(adapted(MatNet(dataclasses.replace(CONFIG, **choices))), scale=0.2)
     x = pixels_of(model.config)
@@ -274,7 +286,7 @@ def test_a_bound_in_mixed_bfloat16_is_float32_and_near_the_exact_one(choices, bf
     np.testing.assert_allclose(bound.log_likelihood, walk.log_likelihood, rtol=0.02)
 
 
-@every_case_in_time
+@every_case
 def test_a_saved_model_with_the_layer_loads_equal(case, tmp_path):
     if not case.in_functional_model:
         pytest.skip("its output is no plain tensor or tuple")

@@ -3,6 +3,7 @@
 """Splits: which images, in which order, and how they become `x`."""
 
 import dataclasses
+import functools
 import itertools
 import time
 
@@ -19,9 +20,22 @@ tfds.disable_progress_bar()
 TRAIN, TEST = 23, 9
 SHAPE, COLOUR = (3, 4, 1), (5, 4, 3)
 
-# The two ways in which `x` is drawn from the stored images.
+# The two ways in which `x` is drawn from the stored images, and the two in which they are stored.
+DRAWN = {"binary": {"binarization": "dynamic"}, "dequantized": {"dequantize": True}}
+SLOW_TO_DRAW = [("memory", "dequantized"), ("streamed", "binary")]
 drawn = pytest.mark.parametrize(
-    "settings", [{"binarization": "dynamic"}, {"dequantize": True}], ids=["binary", "dequantized"]
+    ("kind", "settings"),
+    [
+        pytest.param(
+            kind,
+            DRAWN[draw],
+            id=f"{kind}-{draw}",
+            marks=[pytest.mark.slow] if (kind, draw) in SLOW_TO_DRAW else [],
+        )
+        for kind in ("memory", "streamed")
+        for draw in DRAWN
+    ],
+    indirect=["kind"],
 )
 
 
@@ -78,6 +92,12 @@ def directory(tmp_path_factory):
     return path
 
 
+# Where it is another test's business that streamed images are those in memory.
+mostly_in_memory = pytest.mark.parametrize(
+    "kind", ["memory", pytest.param("streamed", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture(params=["memory", "streamed"])
 def kind(request, monkeypatch):
     """Runs a test with images in memory, and streamed in blocks of eight."""
@@ -87,8 +107,15 @@ def kind(request, monkeypatch):
     return request.param
 
 
+@functools.cache
+def loaded(config, split, _memory_bytes):
+    return data.load(config, split)
+
+
 def load(directory, split="train", name="plain", **settings):
-    return data.load(DataConfig(name=name, dir=str(directory), **settings), split)
+    """The split, which is read once for all tests that have it in memory, or streamed."""
+    config = DataConfig(name=name, dir=str(directory), **settings)
+    return loaded(config, split, reading.MEMORY_BYTES)
 
 
 def numbers(x):
@@ -184,6 +211,7 @@ def test_dynamic_binarization_is_drawn_anew_each_time_an_image_is_seen(directory
     np.testing.assert_allclose(x.mean(0), mean, atol=5 * 0.5 / np.sqrt(len(x)))
 
 
+@mostly_in_memory
 def test_the_noise_of_dequantization_is_drawn_anew_each_time_an_image_is_seen(directory, kind):
     split = load(directory, dequantize=True)
     assert split.dequantized and not split.eight_bit
@@ -212,6 +240,7 @@ def test_the_draw_for_evaluation_is_one_for_each_image(directory, kind, settings
     assert not np.array_equal(every, evaluated(other))
 
 
+@mostly_in_memory
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -234,6 +263,7 @@ def test_a_split_knows_whether_its_images_are_8_bit(directory, kind, name, setti
         np.testing.assert_array_equal(x, np.rint(x * 255).astype(np.float32) / np.float32(255))
 
 
+@mostly_in_memory
 @pytest.mark.parametrize("name", ["svhn_cropped", "no_name_of_tfds"])
 def test_any_colour_set_is_loaded_by_its_name(directory, kind, name):
     split = load(directory, name=name, train_split="train+extra")
@@ -352,10 +382,11 @@ def test_a_set_that_is_prepared_again_is_read_again(tmp_path):
         store(tmp_path / str(first), "plain", images, grey)
     current = tmp_path / "current"
     (tmp_path / "0").rename(current)
-    assert sorted(numbers(evaluated(load(current)))) == [0, 1, 2]
+    config = DataConfig(name="plain", dir=str(current))
+    assert sorted(numbers(evaluated(data.load(config, "train")))) == [0, 1, 2]
     current.rename(tmp_path / "old")
     (tmp_path / "100").rename(current)
-    assert sorted(numbers(evaluated(load(current)))) == [100, 101, 102]
+    assert sorted(numbers(evaluated(data.load(config, "train")))) == [100, 101, 102]
 
 
 def test_the_order_has_no_trace_of_the_stored_one():

@@ -25,6 +25,10 @@ RECORD_FIELDS = {
     *("dequantization", "elbo_bits_per_dim"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")
+SETTINGS = Experiment(
+    ModelConfig((8, 8, 1), (Stage(1, 16, 4, 1),), top_latents=4, top_units=16),
+    DataConfig(validation_images=30),
+)
 QUICK = EvaluateConfig(num_samples=12, images=24, batch_size=6, chunk=72)
 
 
@@ -36,12 +40,18 @@ def log_mean_exp(log_weights):
     return logsumexp(log_weights.astype(np.float64), axis=0) - np.log(len(log_weights))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_draws():
+    """Two of them have a mean, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "ELBO_SAMPLES", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, reused_models):
     """A work directory with an untrained model for the digits; not to be changed."""
-    model = ModelConfig((8, 8, 1), (Stage(1, 16, 4, 1),), top_latents=4, top_units=16)
-    settings = Experiment(model, DataConfig(validation_images=30))
-    return write_run(tmp_path_factory.mktemp("trained"), settings)
+    return write_run(tmp_path_factory.mktemp("trained"), SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +113,9 @@ def test_a_nested_bound_is_that_of_the_first_samples_wherever_the_pieces_end():
             np.testing.assert_allclose(bound, log_mean_exp(log_weights[:k]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("model_name", ["tiny", "tiny_dense"])
-def test_the_bound_is_the_log_mean_exp_of_the_model_s_log_weights(model_name, request, monkeypatch):
-    model = MatNet(request.getfixturevalue(model_name))
+def test_the_bound_is_the_log_mean_exp_of_the_model_s_log_weights(monkeypatch, eagerly):
+    stages = (Stage(1, 5, 2, 1), Stage(4, 3, 2, 1))
+    model = MatNet(ModelConfig((8, 8, 1), stages, top_latents=2, top_units=4))
     pieces, log_weights = [], MatNet.log_weights
 
     def recorded(*arguments):
@@ -132,14 +142,18 @@ def measured():
     for variable in model.trainable_variables:
         variable.assign(1.5 * variable)
     x = binary_images(40)
-    return model, x, importance_weighted_bound(model, [x], num_samples=100)
+    tf.config.run_functions_eagerly(True)
+    try:
+        return model, x, importance_weighted_bound(model, [x], num_samples=100)
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
-def test_the_elbo_is_a_mean_over_draws(measured):
+def test_the_elbo_is_a_mean_over_draws(measured, eagerly):
     model, x, bounds = measured
     assert list(bounds.kl) == list(model.config.level_names)
     assert bounds.elbo.shape == bounds.kl["00_top"].shape == (40,)
-    other = np.stack([model.elbo(x, seed=100 + i).elbo for i in range(50)])
+    other = model.elbo(np.tile(x, (50, 1, 1, 1)), seed=100).elbo.numpy().reshape(50, 40)
     spread = other.std(axis=0, ddof=1)
     error = spread * np.sqrt(1 / evaluation.ELBO_SAMPLES + 1 / 50)
     assert np.all(np.abs(bounds.elbo - other.mean(axis=0)) < 5 * error)
@@ -158,27 +172,35 @@ def test_the_bound_rises_from_the_elbo_with_the_number_of_samples(measured):
     assert elbo < ten
 
 
-def test_a_batch_does_not_depend_on_the_batches_around_it(tiny_dense):
-    model, x = MatNet(tiny_dense), binary_images(12)
-    whole = importance_weighted_bound(model, [x[:4], x[4:8], x[8:]], 10)
-    start = importance_weighted_bound(model, [(x[:4], np.zeros(4))], 10)
-    other = importance_weighted_bound(model, [{"image": x[:4]}, x[8:]], 10)
+@pytest.fixture
+def model(reused_models):
+    return experiment.build_model(SETTINGS)
+
+
+def quick_bound(model, batches):
+    """As `QUICK` measures it, and with the same graphs if the batches are of six images."""
+    return importance_weighted_bound(model, batches, 12, chunk=72)
+
+
+def test_a_batch_does_not_depend_on_the_batches_around_it(model):
+    x = binary_images(18)
+    whole = quick_bound(model, [x[:6], x[6:12], x[12:]])
+    start = quick_bound(model, [(x[:6], np.zeros(6))])
+    other = quick_bound(model, [{"image": x[:6]}, x[12:]])
     for part in (start, other):
-        np.testing.assert_array_equal(part.log_likelihood[10][:4], whole.log_likelihood[10][:4])
-        np.testing.assert_array_equal(part.elbo[:4], whole.elbo[:4])
-    same = importance_weighted_bound(model, [x[:4], x[:4]], 10)
-    assert np.all(same.elbo[:4] != same.elbo[4:]), "batches must have noise of their own"
+        np.testing.assert_array_equal(part.log_likelihood[12][:6], whole.log_likelihood[12][:6])
+        np.testing.assert_array_equal(part.elbo[:6], whole.elbo[:6])
+    same = quick_bound(model, [x[:6], x[:6]])
+    assert np.all(same.elbo[:6] != same.elbo[6:]), "batches must have noise of their own"
 
 
-def test_a_bound_that_is_not_finite_is_an_error_that_names_the_image(tiny_dense):
-    model = MatNet(tiny_dense)
+def test_a_bound_that_is_not_finite_is_an_error_that_names_the_image(model):
     model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.nan))
     with pytest.raises(ValueError, match="bound of image 0 must be finite; got nan"):
-        importance_weighted_bound(model, [binary_images(3)], 5)
+        quick_bound(model, [binary_images(6)])
 
 
-def test_no_images_and_no_samples_are_errors(tiny_dense):
-    model = MatNet(tiny_dense)
+def test_no_images_and_no_samples_are_errors(model):
     with pytest.raises(ValueError, match="data set is empty"):
         importance_weighted_bound(model, [], 5)
     with pytest.raises(ValueError, match="num_samples must be a whole number of at least 1; got 0"):
@@ -234,19 +256,19 @@ def test_the_record_is_that_of_the_library_on_the_same_images(evaluated):
     assert record["neg_elbo"] == pytest.approx(-bounds.elbo.mean(), rel=1e-6)
 
 
-def test_a_single_image_has_no_standard_error(workdir):
+def test_a_single_image_has_no_standard_error(workdir, eagerly):
     record = evaluate(workdir, EvaluateConfig(num_samples=2, images=1))
     assert record["nll_se"] is None and record["neg_elbo_se"] is None
     assert record["chunk"] == experiment.load(workdir).model.samples_per_pass == 5000
 
 
-def test_all_images_are_measured_where_no_subset_is_asked(workdir):
+def test_all_images_are_measured_where_no_subset_is_asked(workdir, eagerly):
     record = evaluate(workdir, EvaluateConfig(split="validation", num_samples=1))
     assert record["images"] == {"count": 30, "of": 30, "subset_seed": None}
 
 
 def test_another_evaluation_is_added_and_the_same_one_is_not_run_again(
-    evaluated_workdir, batches_measured, capsys
+    evaluated_workdir, batches_measured, capsys, eagerly
 ):
     workdir, first = evaluated_workdir
     other = evaluate(workdir, EvaluateConfig(num_samples=2, images=5))
@@ -347,7 +369,7 @@ def test_a_folder_that_is_no_work_directory_is_an_error(tmp_path):
         evaluate(tmp_path, QUICK)
 
 
-def test_the_data_directory_may_be_another_than_in_training(workdir, monkeypatch):
+def test_the_data_directory_may_be_another_than_in_training(workdir, monkeypatch, eagerly):
     asked, load = [], data.load
     monkeypatch.setattr(data, "load", lambda c, split: asked.append(c.dir) or load(c, split))
     evaluate(workdir, EvaluateConfig(num_samples=1, images=2), data_dir="/elsewhere")

@@ -8,11 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from matnet_tf import data, experiment
+from matnet_tf import data, evaluation, experiment
 from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig, Stage
 from matnet_tf.evaluation import evaluate, importance_weighted_bound
 
-QUICK = EvaluateConfig(num_samples=3, images=8, batch_size=4)
+QUICK = EvaluateConfig(num_samples=3, images=4)
 SIZE = 8 * 8
 LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
 KINDS = {
@@ -38,8 +38,20 @@ def save(folder, settings, images):
     experiment.Checkpoints(model, folder).save()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def evaluated(request, tmp_path_factory):
+SLOW = ("normal", "logistic")  # The other two are these and more.
+PARAMS = [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in KINDS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_draw():
+    """The mean over draws has a test elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "ELBO_SAMPLES", 1)
+        yield
+
+
+@pytest.fixture(scope="module", params=PARAMS)
+def evaluated(request, tmp_path_factory, module_eagerly, reused_models):
     """The kind, a work directory of it, and its record."""
     folder = tmp_path_factory.mktemp("evaluated")
     save(folder, settings_of(request.param), 200)
@@ -79,7 +91,7 @@ def test_the_record_is_that_of_the_library_on_the_same_images(evaluated):
     loaded = experiment.load(folder)
     files = sorted((folder / "evaluation" / record["key"]).glob("*.npz"))
     chosen = np.concatenate([np.load(path)["images"] for path in files])
-    dataset = data.load(loaded.experiment.data, "test").evaluation_dataset(4, chosen)
+    dataset = data.load(loaded.experiment.data, "test").evaluation_dataset(len(chosen), chosen)
     bounds = importance_weighted_bound(loaded.model, dataset, 3)
     assert record["nll"] == pytest.approx(-bounds.log_likelihood[3].mean(), rel=1e-5)
     assert record["neg_elbo"] == pytest.approx(-bounds.elbo.mean(), rel=1e-5)

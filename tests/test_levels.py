@@ -13,6 +13,8 @@ from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.levels import seed_tensor
 from matnet_tf.model import MatNet
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 CONFIG = ModelConfig((4, 3, 1), (Stage(1, 5, 2, 1), Stage((2, 2), 3, 2, 1)), 2, 4, 3)
 MIXTURE = dataclasses.replace(CONFIG, mixture_components=3, mixture_weights="trained")
 
@@ -34,14 +36,6 @@ def mixture() -> MatNet:
     model = npm.randomize(MatNet(MIXTURE))
     model.top_down.mixture.loc.assign([[9.0, 9.0], [-9.0, 9.0], [0.0, -9.0]])
     return model
-
-
-@pytest.fixture(autouse=True)
-def eagerly():
-    """No tracing, where the graph is not the point."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def equal(a, b):

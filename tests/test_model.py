@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`MatNet` as its users meet it: building, fitting, saving, inferring and sampling."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import numpy_matnet as npm
@@ -16,6 +14,9 @@ from matnet_tf.model import MatNet
 from matnet_tf.optimization import Adam
 
 CONFIG = ModelConfig((4, 3, 1), (Stage(1, 5, 2, 1), Stage((2, 2), 3, 2, 1)), 2, 4, 3)
+SLOW = pytest.mark.slow
+# Where what is asked of a model has nothing to do with its levels.
+SMALL = ModelConfig((4, 3, 1), (Stage(1, 3, 2, 1),), 2, 2)
 
 
 def images(number=4, shape=CONFIG.image_shape):
@@ -26,14 +27,6 @@ def images(number=4, shape=CONFIG.image_shape):
 def model() -> MatNet:
     """A model with random biases too. Tests must not train it."""
     return npm.randomize(MatNet(CONFIG))
-
-
-@pytest.fixture
-def eagerly():
-    """No tracing, where the graph is not the point."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def dataset(elements, batch=2):
@@ -63,10 +56,10 @@ def test_a_model_has_all_its_weights_when_it_is_made():
 
 def test_weights_are_a_function_of_the_seed_and_not_of_global_state():
     keras.utils.set_random_seed(1)
-    first = MatNet(CONFIG, seed=7).get_weights()
+    first = MatNet(SMALL, seed=7).get_weights()
     keras.utils.set_random_seed(2)
-    equal(first, MatNet(CONFIG, seed=7).get_weights())
-    other = MatNet(CONFIG, seed=8).get_weights()
+    equal(first, MatNet(SMALL, seed=7).get_weights())
+    other = MatNet(SMALL, seed=8).get_weights()
     differ = [not np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1]
     assert all(differ) and len(differ) > 10
 
@@ -82,14 +75,18 @@ def test_variable_paths_are_the_same_in_every_model():
     assert len(set(paths[0])) == len(paths[0])
 
 
+@SLOW
 def test_the_default_config_is_the_papers_model_for_mnist():
     assert MatNet().config == ModelConfig()
+
+
+def test_what_is_no_config_is_refused():
     with pytest.raises(ValueError, match="takes a ModelConfig; got int"):
         MatNet(3)
 
 
-def test_summary_names_the_parts(capsys):
-    MatNet(CONFIG).summary()
+def test_summary_names_the_parts(model, capsys):
+    model.summary()
     text = capsys.readouterr().out
     for part in ("guide", "top_down", "likelihood", "Total params"):
         assert part in text
@@ -106,7 +103,7 @@ FORMS = {
 
 
 def fitted(data, **arguments):
-    fresh = MatNet(CONFIG)
+    fresh = MatNet(SMALL)
     fresh.compile(optimizer=Adam(0.01), run_eagerly=True)
     fresh.fit(
         data,
@@ -125,7 +122,9 @@ def trained() -> MatNet:
     return fitted(FORMS["images"](images()))
 
 
-@pytest.mark.parametrize("form", ["pairs", "dictionaries", "an array"])
+@pytest.mark.parametrize(
+    "form", ["dictionaries", *(pytest.param(form, marks=SLOW) for form in ("pairs", "an array"))]
+)
 def test_fit_takes_images_in_every_form(form, trained):
     size = {"batch_size": 2} if form == "an array" else {}
     other = fitted(FORMS[form](images()), **size)
@@ -133,11 +132,13 @@ def test_fit_takes_images_in_every_form(form, trained):
     assert int(other.step.numpy()) == 2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["pairs", *(pytest.param(form, marks=SLOW) for form in FORMS if form != "pairs")]
+)
 def test_evaluate_and_predict_take_images_in_every_form(form, trained):
     result = trained.evaluate(FORMS[form](images()), batch_size=None, verbose=0, return_dict=True)
     assert result["elbo"] == pytest.approx(
-        result["log_likelihood"] - sum(result[f"kl/{n}"] for n in CONFIG.level_names), rel=1e-4
+        result["log_likelihood"] - sum(result[f"kl/{n}"] for n in SMALL.level_names), rel=1e-4
     )
     means = trained.predict(FORMS[form](images()), batch_size=None, verbose=0)
     assert means.shape == images().shape
@@ -146,14 +147,14 @@ def test_evaluate_and_predict_take_images_in_every_form(form, trained):
 
 def test_validation_data_is_evaluated_as_it_is_by_hand():
     data = FORMS["dictionaries"](images())
-    fresh = MatNet(CONFIG)
+    fresh = MatNet(SMALL)
     fresh.compile(optimizer=Adam(0.01), run_eagerly=True)
     history = fresh.fit(data, validation_data=data, verbose=0).history
     result = fresh.evaluate(data, verbose=0, return_dict=True)
     assert history["val_elbo"][0] == pytest.approx(result["elbo"], rel=1e-5)
 
 
-@pytest.mark.slow
+@SLOW
 def test_training_raises_the_bound_on_its_images():
     fresh = MatNet(CONFIG)
     fresh.compile(optimizer=Adam(0.02))
@@ -176,7 +177,7 @@ def test_a_saved_model_loads_equal_with_its_optimizer_and_settings(trained, tmp_
     )
     trained.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert isinstance(loaded, MatNet) and loaded.config == CONFIG and loaded.seed == trained.seed
+    assert isinstance(loaded, MatNet) and loaded.config == SMALL and loaded.seed == trained.seed
     settings = (loaded.clip_norm, loaded.skip_norm, loaded.max_skipped, loaded.squared_kl)
     assert settings == (5.0, 50.0, 7, True)
     equal(loaded.get_weights(), trained.get_weights())
@@ -208,29 +209,46 @@ def test_weights_alone_can_be_saved_and_loaded(model, tmp_path):
 
 # Sizes and kinds.
 
-D, S = dataclasses.replace, Stage
-SIZES = {
-    "one pixel": ModelConfig((1, 1, 1), (S(1, 3, 1, 1),), 1, 2, 2),
-    "odd": ModelConfig((7, 7, 1), (S(1, 3, 2, 1), S(2, 3, 1, 1), S(4, 3, 1, 1)), 2, 3, 2),
-    "rectangular, 3 channels": ModelConfig((6, 3, 3), (S((3, 2), 3, 2, 1),), 2, 3, 2),
-    "a column, 5 channels": ModelConfig((9, 1, 5), (S((5, 1), 3, 1, 2),), 2, 3, 2),
-    "full size": ModelConfig((3, 4, 1), (S((3, 4), 3, 1, 1),), 2, 3, 2),
-    "two halvings at once": ModelConfig((9, 12, 1), (S(1, 4, 2, 1), S((3, 3), 3, 1, 1)), 2, 3, 2),
-    "dense stages only": ModelConfig((5, 3, 3), (S(1, 3, 1, 1), S(1, 4, 2, 2)), 2, 3, 2),
-    "equal stages": ModelConfig((4, 4, 1), (S(2, 3, 1, 1), S(2, 4, 1, 1)), 2, 3, 2),
-    "shared": D(CONFIG, shared=True, stages=(S(1, 3, 1, 3), S(2, 3, 1, 2))),
-    "gru": D(CONFIG, update="gru", activation="tanh"),
-    "layer normalization": D(CONFIG, normalization="layer"),
-    "gru, layer normalization, shared": D(CONFIG, update="gru", normalization="layer", shared=True),
-    "standard prior": D(CONFIG, prior="standard"),
-    "ladder": D(CONFIG, deterministic_paths=False, merge_state=False),
-    "ladder, gru": D(CONFIG, deterministic_paths=False, merge_state=False, update="gru"),
-    "5 x 5 kernels, gelu": D(CONFIG, kernel_size=5, activation="gelu"),
-    "4 x 4 kernels, silu": D(CONFIG, kernel_size=4, activation="silu"),
+S = Stage
+
+
+def sized(image_shape, *stages, **kind):
+    return ModelConfig(image_shape, stages, 2, 3, 2, **kind)
+
+
+LADDER = {"deterministic_paths": False, "merge_state": False}
+LARGE_KERNELS = {"kernel_size": 5, "activation": "gelu"}
+EVEN_KERNELS = {"kernel_size": 4, "activation": "silu"}
+SHARED = {"update": "gru", "normalization": "layer", "shared": True}
+# A size and a kind at a time: neither should care about the other.
+MODELS = {
+    "one pixel, standard prior": sized((1, 1, 1), S(1, 3, 1, 1), prior="standard"),
+    "odd, ladder": sized((7, 7, 1), S(1, 3, 2, 1), S(2, 3, 1, 1), S(4, 3, 1, 1), **LADDER),
+    "rectangular, 5 x 5 kernels, gelu": sized((6, 3, 3), S((3, 2), 3, 2, 1), **LARGE_KERNELS),
+    "a column, 4 x 4 kernels, silu": sized((9, 1, 5), S((5, 1), 3, 1, 2), **EVEN_KERNELS),
+    "full size, gru": sized((3, 4, 1), S((3, 4), 3, 1, 1), update="gru", activation="tanh"),
+    "two halvings at once, ladder, gru": sized(
+        (9, 12, 1), S(1, 4, 2, 1), S((3, 3), 3, 1, 1), update="gru", **LADDER
+    ),
+    "dense stages, layer normalization": sized(
+        (5, 3, 3), S(1, 3, 1, 1), S(1, 4, 2, 2), normalization="layer"
+    ),
+    "equal stages, layer normalization": sized(
+        (4, 4, 1), S(2, 3, 1, 1), S(2, 4, 1, 1), normalization="layer"
+    ),
+    "shared": sized((4, 3, 1), S(1, 3, 1, 3), S(2, 3, 1, 2), shared=True),
+    "gru, layer normalization, shared": sized((4, 3, 1), S(1, 3, 1, 2), S(2, 3, 1, 2), **SHARED),
 }
 
 
-@pytest.mark.parametrize("config", SIZES.values(), ids=SIZES)
+# These have every kind of stage and of update between them.
+FIRST = ("odd, ladder", "dense stages, layer normalization", "gru, layer normalization, shared")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(c, id=name, marks=[] if name in FIRST else SLOW) for name, c in MODELS.items()],
+)
 def test_models_of_every_size_and_kind_train_and_sample(config):
     fresh = MatNet(config)
     fresh.compile(optimizer="sgd", run_eagerly=True)
@@ -270,7 +288,7 @@ def test_large_and_negative_seeds_are_their_own():
     assert len(seeds) == 6
 
 
-@pytest.mark.slow
+@SLOW
 def test_graphs_equal_eager_computation(model):
     x = images()
     calls = {
@@ -313,6 +331,7 @@ def test_levels_drawn_from_the_prior_leave_only_the_others_in_the_weights(
     np.testing.assert_allclose(tf.reshape(log_weight, [-1]), expected, rtol=1e-4)
 
 
+@SLOW
 def test_bounds_with_levels_from_the_prior_agree_in_the_limit(model, eagerly):
     """Each bounds the same log p(x), and an untrained model's meet it with few samples."""
     x = images()

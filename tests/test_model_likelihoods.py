@@ -27,7 +27,15 @@ KINDS = {
     "local bernoulli": LOCAL,
     "local logistic": {"likelihood": "logistic", "likelihood_scale": "scalar", **LOCAL},
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def kinds(*quick):
+    """Every kind; all but these are slow, since these do what the others do, and more."""
+    marks = {kind: [] if kind in quick else [pytest.mark.slow] for kind in KINDS}
+    return pytest.mark.parametrize("kind", [pytest.param(k, marks=m) for k, m in marks.items()])
+
+
+every_kind = kinds("whitened", "local logistic")
 
 
 def config_of(kind, **changes):
@@ -56,14 +64,6 @@ def new(kind, **changes):
 def made(kind):
     """A model with random biases too. Tests must not train it."""
     return npm.randomize(new(kind))
-
-
-@pytest.fixture
-def eagerly():
-    """No tracing, where the graph is not the point."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 # Bounds and inference.
@@ -145,7 +145,7 @@ def test_drawn_8_bit_pixels_have_the_means_of_their_sample(eagerly):
     np.testing.assert_array_less(error, 5 * drawn.std(0) / np.sqrt(2000) + 1 / 255)
 
 
-@every_kind
+@kinds("logistic", "whitened")
 def test_reconstructions_go_from_a_sample_to_the_image_of_the_posteriors_draw(kind, eagerly):
     model, x = made(kind), images(kind)
     equal([model.reconstruct(x, num_inferred=0, seed=5)], [model.sample(4, seed=5)])
@@ -159,11 +159,7 @@ def test_reconstructions_go_from_a_sample_to_the_image_of_the_posteriors_draw(ki
 # Training and saving.
 
 
-SLOWLY = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("logistic", "normal")]
-
-
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-@pytest.mark.parametrize("kind", ["whitened", "local bernoulli", "local logistic", *SLOWLY])
+@kinds("whitened")
 def test_a_fitted_model_predicts_evaluates_and_comes_back_from_its_file(kind, tmp_path, eagerly):
     model, x = new(kind), images(kind)
     model.compile(optimizer=Adam(0.01), run_eagerly=True)
@@ -220,8 +216,14 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["logistic", "whitened", "local logistic"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        pytest.param(size, kind, marks=[] if i == j else [pytest.mark.slow])
+        for i, size in enumerate(SIZES)
+        for j, kind in enumerate(("logistic", "whitened", "local logistic"))
+    ],
+)
 def test_images_of_any_shape_and_number_of_channels_train_and_are_drawn(size, kind, eagerly):
     shape, stages = SIZES[size]
     model = MatNet(dataclasses.replace(config_of(kind), image_shape=shape, stages=stages))

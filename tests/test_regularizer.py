@@ -32,9 +32,8 @@ def generator(model):
     return [*model.top_down.weights, *model.likelihood.weights]
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(("config", "weight_decay"), [(CONFIG, 0.0), (MIXTURE, 0.1)])
 @pytest.mark.parametrize("kind", REGULARIZERS)
-@pytest.mark.parametrize("config", [CONFIG, MIXTURE], ids=["normal", "mixture"])
 def test_a_step_on_fantasies_moves_the_whole_guide_and_nothing_else(config, kind, weight_decay):
     model = MatNet(config)
     optimizer = Adam(0.01, weight_decay=weight_decay)
@@ -49,7 +48,9 @@ def test_a_step_on_fantasies_moves_the_whole_guide_and_nothing_else(config, kind
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "logistic"])
-def test_the_free_energy_of_fantasies_is_the_bound_of_images_drawn_from_the_model(likelihood):
+def test_the_free_energy_of_fantasies_is_the_bound_of_images_drawn_from_the_model(
+    likelihood, eagerly
+):
     model = npm.randomize(MatNet(dataclasses.replace(CONFIG, likelihood=likelihood)))
     model.compile("sgd", regularizer="free_energy")
     x = model.sample(6, seed=SEED, draw=True)
@@ -71,6 +72,7 @@ def test_the_sleep_loss_is_that_of_the_latents_that_an_image_was_drawn_from():
     np.testing.assert_allclose(model.regularizer_loss(6, SEED), -expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REGULARIZERS)
 def test_many_steps_on_fantasies_bring_the_guide_nearer_to_the_models_posterior(kind):
     model = npm.randomize(MatNet(CONFIG))
@@ -86,8 +88,16 @@ def test_many_steps_on_fantasies_bring_the_guide_nearer_to_the_models_posterior(
     assert bits(generator(model)) == rest
 
 
-@pytest.mark.parametrize(("start", "every", "due"), [(0, 1, 6), (2, 1, 4), (0, 3, 2), (2, 2, 2)])
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize(
+    ("start", "every", "due"),
+    [
+        (0, 3, 2),
+        (2, 2, 2),
+        pytest.param(0, 1, 6, marks=pytest.mark.slow),
+        pytest.param(2, 1, 4, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("steps_per_execution", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_steps_on_fantasies_begin_and_return_as_configured(start, every, due, steps_per_execution):
     model = MatNet(CONFIG)
     model.compile(
