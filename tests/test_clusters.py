@@ -47,9 +47,12 @@ def clustered(mixed, tmp_path_factory):
     return folder, cluster(folder, ClusterConfig(images=IMAGES, seed=4, groups=2, num_samples=3))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def seen(clustered):
-    """The model, the images, their labels and the components' probabilities, made anew."""
+    """The model, the images, their labels and which they are; loaded for each test anew.
+
+    Other tests build a model of equal settings, and so give this one its first weights back.
+    """
     model = experiment.load(clustered[0]).model
     split = data.load(DataConfig(), "test")
     chosen = np.sort(np.random.RandomState(4).permutation(297)[:IMAGES])
