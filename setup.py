@@ -34,6 +34,7 @@ setuptools.setup(
         "tf-keras==2.21.0",  # imported by tensorflow-probability
     ],
     extras_require={
-        "test": ["dill==0.4.1", "pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6"]
+        "benchmarks": ["scikit-image==0.26.0"],
+        "test": ["dill==0.4.1", "pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6"],
     },
 )

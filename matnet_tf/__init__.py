@@ -19,19 +19,23 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _NAMES = {
     "ClusterConfig": "config",
+    "ConditionalMatNet": "conditional",
     "DataConfig": "config",
     "EvaluateConfig": "config",
     "Experiment": "config",
+    "ImputeConfig": "config",
     "MatNet": "model",
     "ModelConfig": "config",
     "ScoreConfig": "config",
     "Stage": "config",
     "TrainConfig": "config",
+    "TwoStageMatNet": "conditional",
     "__version__": "version",
 }
 _MODULES = (
     "bounds",
     "clusters",
+    "conditional",
     "config",
     "data",
     "distributions",
@@ -39,7 +43,9 @@ _MODULES = (
     "experiment",
     "export",
     "figures",
+    "imputation",
     "layers",
+    "masks",
     "likelihoods",
     "descent",
     "network",

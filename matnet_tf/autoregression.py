@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
 from matnet_tf.distributions import OwnDistribution
-from matnet_tf.likelihoods import pixels_of
+from matnet_tf.likelihoods import Known, pixels_of
 from matnet_tf.updates import activation_function, config_of
 
 tfd = tfp.distributions
@@ -102,6 +102,9 @@ class LocalAutoregression(Configured):
     every layer is computed at once: `call(h_td)` gives it as the context `[B, H, W, n]`, all that
     `distribution` needs.
 
+    In a conditional model every layer also reads the known pixels around a position, wherever they
+    lie, by a convolution without a mask: p(x_u | z, x_k) of Eq. 3.
+
     Args:
       config: the `ModelConfig`.
     """
@@ -130,6 +133,11 @@ class LocalAutoregression(Configured):
             self.spread = keras.layers.Dense(height * width * config.image_filters, name="spread")
         total = sum(convolution.width for convolution in self.convolutions)
         self.context = keras.layers.Conv2D(total, 1, name="context")
+        self.known_context = None
+        if config.conditional_stages:
+            self.known_context = keras.layers.Conv2D(
+                total, size, padding="same", use_bias=False, name="known_context"
+            )
 
     def build(self, h_td_shape):
         *area, channels = self.config.image_shape
@@ -137,6 +145,8 @@ class LocalAutoregression(Configured):
         if self.spread is not None:
             self.spread.build(h_td_shape)
         self.context.build((None, *area, image_filters))
+        if self.known_context is not None:
+            self.known_context.build((None, *area, channels + 1))
         for convolution, reads in zip(self.convolutions, self._reads(), strict=True):
             convolution.build((None, *area, reads))
         self.pixels.build((None, *self.config.image_shape, self.pixels.num_parameters))
@@ -182,12 +192,32 @@ class LocalAutoregression(Configured):
         """The most filters that a tensor next to the image has, for estimates of memory."""
         return self.context.filters
 
-    def distribution(self, context: tf.Tensor) -> Autoregressive:
-        """p(x | z) from what `call` gave; `batch_shape` `[B]`, `event_shape` `[H, W, C]`."""
-        return Autoregressive(self, context)
+    def distribution(self, context: tf.Tensor, known: Known | None = None) -> Autoregressive:
+        """p(x | z) from what `call` gave; `batch_shape` `[B]`, `event_shape` `[H, W, C]`.
+
+        With known pixels it is p(x_u | z, x_k): samples have them, and `log_prob` does not count
+        them.
+        """
+        return Autoregressive(self, self._with_known(context, known), known)
+
+    def guess(self, context: tf.Tensor, known: Known) -> tf.Tensor:
+        """An image for a later stage to refine, `[B, H, W, C]`.
+
+        It is the mean of p(x | z) if the last layer read nothing but the context.
+        """
+        parameters = self._shaped(self._shares(self._with_known(context, known))[-1])
+        return tf.clip_by_value(self.pixels.distribution(parameters).mean(), 0.0, 1.0)
+
+    def _with_known(self, context: tf.Tensor, known: Known | None) -> tf.Tensor:
+        if known is None:
+            return context
+        seen = tf.concat([self.pixels.standardize(known.x) * known.mask, known.mask], axis=-1)
+        return context + self.known_context(tf.cast(seen, context.dtype))
 
     @tf.function(reduce_retracing=True)
-    def sample(self, context: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def sample(
+        self, context: tf.Tensor, seed: tf.Tensor, known: Known | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws images, value by value.
 
         No layer is computed twice at a position but for the C passes over its channels: the rows
@@ -195,18 +225,19 @@ class LocalAutoregression(Configured):
         cost is that of C parallel passes in products a position wide.
 
         Args:
-          context: what `call` gave, `[B, H, W, n]`.
+          context: what `call` gave, `[B, H, W, n]`, with the share of the known pixels.
           seed: stateless seed, int32 `[2]`.
+          known: of each image, what is not drawn.
 
         Returns:
           images: `[B, H, W, C]`.
-          log_prob: `[B]`, of the images, in nats.
+          log_prob: `[B]`, of the values that were drawn, in nats.
         """
         height, width, channels = self.config.image_shape
         noise = tf.random.stateless_uniform(
             tf.stack([height, width, tf.shape(context)[0], channels]), seed
         )
-        return _Sampler(self, tf.cast(context, tf.float32)).run(noise)
+        return _Sampler(self, tf.cast(context, tf.float32), known).run(noise)
 
     def compute_output_shape(self, h_td_shape):
         return (h_td_shape[0], *self.config.image_shape[:2], self.context.filters)
@@ -218,8 +249,10 @@ class _Sampler:
     In the lists below, entry l belongs to masked convolution l.
     """
 
-    def __init__(self, layer: LocalAutoregression, context: tf.Tensor):
+    def __init__(self, layer: LocalAutoregression, context: tf.Tensor, known: Known | None):
         self.layer = layer
+        # [H, W, B, .], so that a position is one slice.
+        self.known = known and Known(*(tf.transpose(t, [1, 2, 0, 3]) for t in known))
         self.radius = layer.convolutions[0].radius
         # [W, B, filters], so that a column is one slice.
         self.shares = [tf.transpose(s, [1, 2, 0, 3]) for s in layer._shares(context)]
@@ -260,7 +293,8 @@ class _Sampler:
 
         def body(x, windows, read, image_row, log_prob):
             here = [s[x] for s in sums]
-            inputs, value, value_log_prob = self._position(here, windows, noise[x])
+            known = self.known and Known(self.known.x[y, x], self.known.mask[y, x])
+            inputs, value, value_log_prob = self._position(here, windows, noise[x], known)
             windows = [
                 tf.concat([w[:, 1:], i[:, None]], 1) for w, i in zip(windows, inputs, strict=True)
             ]
@@ -276,7 +310,7 @@ class _Sampler:
         rows = [tf.concat([a[:, 1:], b[:, None]], 1) for a, b in zip(rows, new, strict=True)]
         return rows, image_row.stack(), log_prob
 
-    def _position(self, sums, windows, noise):
+    def _position(self, sums, windows, noise, known):
         """Draws the C channels of a position: what layers read there, values, log-probability."""
         layer, pixels = self.layer, self.layer.pixels
         channels = noise.shape[-1]
@@ -295,10 +329,13 @@ class _Sampler:
                 hidden, shortcut = layer._output(index, hidden, total, shortcut)
             parameters = layer._shaped(hidden)[:, None, None]
             drawn = pixels.quantile(parameters, noise[:, None, None])[:, 0, 0]
+            drawn = drawn if known is None else known.paste(drawn)
             value = tf.where(tf.range(channels) == channel, drawn, value)
         inputs[0] = pixels.standardize(value)
-        p_x = tfd.Independent(pixels.values(parameters), reinterpreted_batch_ndims=3)
-        return inputs, value, p_x.log_prob(value[:, None, None])
+        log_probs = pixels.log_probs(parameters, value[:, None, None])[:, 0, 0]
+        if known is not None:
+            log_probs = tf.where(known.mask > 0, 0.0, log_probs)
+        return inputs, value, tf.reduce_sum(log_probs, axis=-1)
 
 
 class Autoregressive(OwnDistribution):
@@ -309,11 +346,18 @@ class Autoregressive(OwnDistribution):
     Args:
       layer: the local model.
       context: what its `call` gave, `[B, H, W, n]`.
+      known: the pixels that samples have and `log_prob` does not count, of each of the B images.
     """
 
-    def __init__(self, layer: LocalAutoregression, context: tf.Tensor, name="Autoregressive"):
+    def __init__(
+        self,
+        layer: LocalAutoregression,
+        context: tf.Tensor,
+        known: Known | None = None,
+        name="Autoregressive",
+    ):
         parameters = dict(locals())
-        self._layer, self._context = layer, context
+        self._layer, self._context, self._known = layer, context, known
         super().__init__(parameters, name)
 
     def _batch_shape(self):
@@ -329,10 +373,14 @@ class Autoregressive(OwnDistribution):
         return tf.constant(self._layer.config.image_shape, tf.int32)
 
     def _log_prob(self, x):
-        parameters = self._layer.parameters(x, self._context)
-        return self._layer.pixels.distribution(parameters).log_prob(x)
+        log_probs = self._layer.pixels.log_probs(self._layer.parameters(x, self._context), x)
+        if self._known is not None:
+            return self._known.hidden(log_probs)
+        return tf.reduce_sum(log_probs, axis=[1, 2, 3])
 
     def _sample_n(self, n, seed=None):
-        context = tf.tile(self._context, [n, 1, 1, 1])
-        images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed))
+        context, known = tf.tile(self._context, [n, 1, 1, 1]), self._known
+        if known is not None:
+            known = Known(*(tf.tile(part, [n, 1, 1, 1]) for part in known))
+        images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed), known)
         return tf.reshape(images, tf.concat([[n, -1], self._event_shape_tensor()], 0))

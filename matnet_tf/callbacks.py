@@ -111,7 +111,7 @@ def _clock(seconds: float) -> str:
 
 
 class Schedules(keras.callbacks.Callback):
-    """Sets learning rate, beta_1 and KL weight before every execution of steps."""
+    """Sets learning rate, beta_1, KL weight and the stage that trains before every execution."""
 
     def __init__(self, config: TrainConfig, progress: Progress):
         super().__init__()
@@ -121,10 +121,12 @@ class Schedules(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         step = int(self.model.step.numpy())
-        settings = settings_at(self.config, step, self.progress.fraction(step))
+        progress, stages = self.progress.fraction(step), self.model.config.conditional_stages
+        settings = settings_at(self.config, step, progress, stages)
         if settings == self.current:
             return
         self.current = settings
+        self.model.training_stage = settings.training_stage
         self.model.optimizer.learning_rate = settings.learning_rate
         self.model.optimizer.beta_1.assign(settings.beta_1)
         self.model.kl_weight.assign(settings.kl_weight)
@@ -241,7 +243,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def _validation_elbo(self):
         elbo = [
-            self.model.elbo(x, seed=i).elbo.numpy()
-            for i, x in enumerate(self.validation.evaluation_dataset(_VALIDATION_BATCH))
+            self.model.elbo(*self.model.inputs_of(batch), seed=i).elbo.numpy()
+            for i, batch in enumerate(self.validation.evaluation_dataset(_VALIDATION_BATCH))
         ]
         return float(np.mean(np.concatenate(elbo)))

@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 
 from matnet_tf import pictures
-from matnet_tf.levels import seed_tensor
+from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
 
 __all__ = ["example_images", "kept_levels", "write_class_figures"]

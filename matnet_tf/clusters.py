@@ -57,12 +57,13 @@ def cluster(
       information are left out if the images have no labels.
 
     Raises:
-      ValueError: if the work directory, the split or the subset cannot be used, or the number of
-        clusters is missing, given beside a mixture's own, or above the number of images.
+      ValueError: if the work directory, the split or the subset cannot be used, its model is
+        conditional, or the number of clusters is missing, given beside a mixture's own, or above
+        the number of images.
       OSError: if files cannot be written.
     """
     config, workdir = config or ClusterConfig(), pathlib.Path(workdir)
-    run = experiment.read(workdir)
+    run = experiment.unconditional(workdir, "clustering")
     number = _number_of_clusters(config, run.model)
     data_config = dataclasses.replace(run.data, dir=data_dir or run.data.dir)
     split = data.load_for(run.model, data_config, config.split)

@@ -5,7 +5,8 @@
 `load` gives a `Split`, and that gives `x`, float32 `[B, H, W, C]` in [0, 1]: endless batches for
 training, of which each is a function of (seed, step) alone, or one pass in order for evaluation.
 Where `x` is drawn from the stored images (binarization, dequantization), training draws it anew
-each time that an image is seen, and evaluation once and for all.
+each time that an image is seen, and evaluation once and for all. For conditional models a batch is
+`{"image": x, "mask": mask}`, and what is drawn of the mask is drawn likewise.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from matnet_tf import datasets, preprocessing
+from matnet_tf import datasets, masks, preprocessing
 from matnet_tf.config import DataConfig, ModelConfig
 
 __all__ = ["DATA_SETS", "DataSet", "Split", "binarization_of", "known", "load", "load_for"]
 
 Images = datasets.MemoryImages | datasets.StreamedImages
+# What the model is given at a time: `x`, or a dictionary of `image` and `mask`.
+Batch = tf.Tensor | dict[str, tf.Tensor]
 
 SPLITS = ("train", "validation", "test")
 
@@ -31,7 +35,7 @@ SPLITS = ("train", "validation", "test")
 _DIGITS_TRAIN, _DIGITS_SEED = 1500, 0
 
 # What a seed is used for, so that two uses of one seed give unrelated numbers.
-_ORDER, _NOISE, _FIXED = range(3)
+_ORDER, _NOISE, _FIXED, _MASKS, _FIXED_MASKS = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Split:
       binarization: dynamic, threshold or none.
       dequantized: whether uniform noise spreads every 8-bit value over its bin.
       eight_bit: whether `x` are the values of 8-bit images, exactly value / 255.
-      draw_seed: of the fixed draw for evaluation.
+      draw_seed: of the fixed draws for evaluation.
+      masking: the settings of the masks, or None where nothing is hidden.
     """
 
     name: str
@@ -83,19 +88,25 @@ class Split:
     dequantized: bool
     eight_bit: bool
     draw_seed: int
+    masking: DataConfig | None = None
 
     @property
     def num_images(self) -> int:
         """How many images there are."""
         return len(self.images)
 
+    @property
+    def mask_record(self) -> dict[str, Any] | None:
+        """The settings of the masks for the record of an evaluation, or None."""
+        return masks.record(self.masking) if self.masking else None
+
     def training_dataset(self, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
-        """Endless batches of `x`, float32 `[B, H, W, C]`.
+        """Endless batches of `x`, float32 `[B, H, W, C]`, or `{"image": x, "mask": mask}`.
 
         The batch at a global step is a function of (seed, step) alone: the order is a new
         permutation in every epoch, epochs follow each other without a gap, and dynamic
-        binarization or the noise of dequantization is drawn anew each time an image is seen.
-        Images in memory start at any step at once; streamed ones read up to one epoch first.
+        binarization, the noise of dequantization and masks are drawn anew each time an image is
+        seen. Images in memory start at any step at once; streamed ones read up to one epoch first.
 
         Args:
           batch_size: B.
@@ -107,10 +118,11 @@ class Split:
         """
         _require_at_least(1, batch_size=batch_size)
         _require_at_least(0, first_step=first_step, seed=seed)
-        noise = _stateless_seed(seed, _NOISE)
+        noise, hidden = _stateless_seed(seed, _NOISE), _stateless_seed(seed, _MASKS)
 
-        def prepare(step: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-            return self._model_input(images, tf.random.fold_in(noise, step))
+        def prepare(step: tf.Tensor, images: tf.Tensor) -> Batch:
+            x = self._model_input(images, tf.random.fold_in(noise, step))
+            return self._with_masks(x, tf.random.fold_in(hidden, step))
 
         order = _stateless_seed(seed, _ORDER)
         dataset = self.images.shuffled(batch_size, order, first_step).map(prepare)
@@ -119,10 +131,10 @@ class Split:
     def evaluation_dataset(
         self, batch_size: int, indices: np.ndarray | None = None
     ) -> tf.data.Dataset:
-        """One pass of `x`, float32 `[B, H, W, C]`, in order; the last batch may be smaller.
+        """One pass of `x`, or `{"image": x, "mask": mask}`; the last batch may be smaller.
 
-        Dynamic binarization and dequantization are one fixed draw, tied to `draw_seed` and to the
-        image's index, so a subset or another batch size gives every image the same pixels.
+        Dynamic binarization, dequantization and masks are one fixed draw, tied to `draw_seed` and
+        to the image's index, so a subset or another batch size gives every image the same pixels.
 
         Args:
           batch_size: B.
@@ -134,9 +146,10 @@ class Split:
         """
         _require_at_least(1, batch_size=batch_size)
         fixed = _stateless_seed(self.draw_seed, _FIXED)
+        fixed_masks = _stateless_seed(self.draw_seed, _FIXED_MASKS)
 
-        def prepare(index: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-            return self._model_input(images, fixed, index)
+        def prepare(index: tf.Tensor, images: tf.Tensor) -> Batch:
+            return self._with_masks(self._model_input(images, fixed, index), fixed_masks, index)
 
         dataset = self.images.ordered(batch_size, self._checked(indices)).map(prepare)
         return datasets.deterministic(dataset.prefetch(2))
@@ -157,6 +170,16 @@ class Split:
         if indices is None:
             return preprocessing.binarize(x, seed)
         return preprocessing.binarize_by_index(x, indices, seed)
+
+    def _with_masks(self, x: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor | None = None) -> Batch:
+        """`x`, with masks if there are any; with `indices` those are fixed for each image."""
+        if not self.masking:
+            return x
+        if indices is None:
+            mask = masks.random_masks(self.masking, self.image_shape, x.shape[0], seed)
+        else:
+            mask = masks.masks_by_index(self.masking, self.image_shape, indices, seed)
+        return {"image": x, "mask": mask}
 
     def _checked(self, indices: np.ndarray | None) -> np.ndarray:
         if indices is None:
@@ -191,13 +214,15 @@ def load(config: DataConfig, split: str) -> Split:
     Validation images are the last `validation_images` of the training split, which loses them.
 
     Args:
-      config: which data set, where, and how it is binarized or dequantized.
+      config: which data set, where, its images' size, how it is binarized or dequantized, and what
+        of an image is hidden.
       split: train, validation or test.
 
     Raises:
       ValueError: if there is no such data set or split, it is not prepared (the message says what
-        to run; nothing is downloaded), its images cannot be used, splits overlap, or images that
-        are binary, or stored as floats, are to be dequantized.
+        to run; nothing is downloaded), its images cannot be used, splits overlap, images that are
+        binary, or stored as floats, are to be dequantized, binary ones or the digits to be resized,
+        or masks are not for the images.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {list(SPLITS)}; got {split!r}")
@@ -206,12 +231,16 @@ def load(config: DataConfig, split: str) -> Split:
     kind, binarization = known(config.name), binarization_of(config)
     if config.dequantize:
         _check_dequantizable(config.name, kind, binarization)
+    if config.image_size:
+        _check_resizable(config.name, kind)
     images, labels = _digits(config, split) if kind.embedded else _stored(config, split, kind)
     if config.dequantize and images.dtype != np.uint8:
         raise ValueError(
             f"DataConfig.dequantize is for 8-bit images; those of {config.name} are stored as "
             f"{images.dtype.name}"
         )
+    if config.mask != "none":
+        masks.check(config, images.image_shape)
     values_of_8_bits = images.dtype == np.uint8 and kind.white == 255
     return Split(
         name=split,
@@ -222,6 +251,7 @@ def load(config: DataConfig, split: str) -> Split:
         dequantized=config.dequantize,
         eight_bit=values_of_8_bits and binarization == "none" and not config.dequantize,
         draw_seed=config.draw_seed,
+        masking=config if config.mask != "none" else None,
     )
 
 
@@ -276,6 +306,15 @@ def _check_dequantizable(name: str, kind: DataSet, binarization: str) -> None:
         )
 
 
+def _check_resizable(name: str, kind: DataSet) -> None:
+    """What can be said before any image is read."""
+    if kind.embedded or kind.white != 255:
+        reason = "is embedded at 8x8" if kind.embedded else "has binary images"
+        raise ValueError(
+            f"DataConfig.image_size is for sets that are stored with intensities; {name} {reason}"
+        )
+
+
 def _part(config: DataConfig, split: str, total: int) -> slice:
     """Which positions of the underlying split, of `total` images, a split takes."""
     held_out = config.validation_images
@@ -297,7 +336,7 @@ def _stored(config: DataConfig, split: str, kind: DataSet) -> tuple[Images, np.n
     datasets.check_disjoint(folder, config.train_split, config.test_split)
     source = config.test_split if split == "test" else config.train_split
     part = _part(config, split, datasets.split_size(folder, source))
-    return datasets.read(folder, source, part, kind.white)
+    return datasets.read(folder, source, part, kind.white, config.image_size or None)
 
 
 def _digits(config: DataConfig, split: str) -> tuple[Images, np.ndarray]:

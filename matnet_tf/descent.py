@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from matnet_tf.distributions import GaussianMixture, kl_per_unit, tempered
+from matnet_tf.likelihoods import Known
 from matnet_tf.network import Guide, TopDownNetwork, View
 
 tfd = tfp.distributions
@@ -23,7 +24,8 @@ class Level(NamedTuple):
 
     name: str  # Such as `03_7x7`; names sort in top-down order.
     z: tf.Tensor  # [N, ...] float32
-    # p(z_i | z_0..z_{i-1}), batch_shape [N]; that of z_0 has no batch, and may be a mixture.
+    # p(z_i | z_0..z_{i-1}), batch_shape [N]. That of z_0 has no batch, and may be a mixture, unless
+    # the known pixels say it.
     prior: tfd.Independent | GaussianMixture
     posterior: tfd.Independent | None  # q(z_i | z_0..z_{i-1}, x), or None where none was asked
 
@@ -58,6 +60,7 @@ class Trace(NamedTuple):
 
     levels: tuple[Level, ...]  # Top first.
     h_td: tf.Tensor  # [N, H, W, filters] or [N, filters]: what the likelihood reads.
+    known: Known | None = None  # In a conditional model, what is known of the N images.
 
     @property
     def z(self) -> tuple[tf.Tensor, ...]:
@@ -72,14 +75,16 @@ def descend(
     *,
     guide: Guide | None = None,
     view: View | None = None,
+    generator: Guide | None = None,
+    generator_view: View | None = None,
     num_inferred: int | tf.Tensor | None = None,
     latents: Sequence[tf.Tensor | None] = (),
     temperature: float | tf.Tensor | Sequence[float] = 1.0,
 ) -> Trace:
     """Walks the top-down network once, drawing or taking every latent.
 
-    Training, generation, partial resampling and importance-weighted evaluation are this one loop
-    with other arguments (Eqs. 1 and 2).
+    Training, generation, partial resampling, importance-weighted evaluation and imputation are
+    this one loop with other arguments (Eqs. 1 and 2; with a generator's guide Eqs. 3 and 4).
 
     Args:
       top_down: the generator.
@@ -87,6 +92,9 @@ def descend(
       seed: stateless seed, int32 `[2]`; each level draws with one split from it.
       guide: proposes posteriors from `view`; None is generation.
       view: what the guide saw in the images, `[B, ...]`, with N a multiple of B.
+      generator: the guide that proposes the priors from `generator_view`, in a conditional MatNet;
+        None takes the top-down network's own (Eq. 8).
+      generator_view: what it saw in the known pixels.
       num_inferred: how many levels, from the top, are drawn from the posterior; the rest come
         from the prior and have no posterior. None is all. With a tensor, which one graph can
         take for every number, all levels have a posterior and the draws are chosen by it.
@@ -98,17 +106,25 @@ def descend(
       The `Trace`: every level's latent, prior and (where asked) posterior, and the last state.
     """
     draws = _Draws(top_down.config.level_names, rows, seed, num_inferred, latents, temperature)
-    proposals = _Proposals(top_down, guide, view, num_inferred)
-    levels = [draws.level(0, top_down.top_prior(), proposals.top(rows))]
+    posteriors = _Proposals(top_down, guide, view, num_inferred)
+    priors = _OwnPriors(top_down)
+    if generator is not None:
+        priors = _Proposals(top_down, generator, generator_view)
+    return _walk(top_down, rows, draws, priors, posteriors)
+
+
+def _walk(top_down, rows, draws, priors, posteriors) -> Trace:
+    levels = [draws.level(0, priors.top(rows), posteriors.top(rows))]
     z_0 = tf.cast(levels[0].z, top_down.compute_dtype)
     h_td = top_down.top(z_0)
-    proposals.start(z_0)
+    priors.start(z_0)
+    posteriors.start(z_0)
     for index, module in enumerate(top_down.modules):
         if index in top_down.joins:
             h_td = top_down.joins[index](h_td)
-        prior = top_down.gaussian(module.prior_parameters(h_td))
-        levels.append(draws.level(index + 1, prior, proposals.merged(index, h_td)))
-        h_td = module(h_td, top_down.module_input(levels[-1].z, z_0))
+        prior, posterior = priors.merged(index, h_td), posteriors.merged(index, h_td)
+        levels.append(draws.level(index + 1, prior, posterior))
+        h_td = module(h_td, top_down.module_input(levels[-1].z, z_0, priors.h_merge))
     return Trace(tuple(levels), top_down.leave(h_td))
 
 
@@ -138,13 +154,32 @@ class _Draws:
 
     def _from_prior(self, index, prior):
         warmed = tempered(prior, self.temperatures[index])
-        return warmed.sample(*([self.rows] if index == 0 else []), seed=self.seeds[index])
+        alone = prior.batch_shape.rank == 0
+        return warmed.sample(*([self.rows] if alone else []), seed=self.seeds[index])
+
+
+class _OwnPriors:
+    """The priors of an unconditional model: the top-down network's own, Eq. 8."""
+
+    h_merge = None
+
+    def __init__(self, top_down):
+        self.top_down = top_down
+
+    def top(self, rows) -> tfd.Independent | GaussianMixture:
+        return self.top_down.top_prior()
+
+    def start(self, z_0):
+        pass
+
+    def merged(self, index, h_td) -> tfd.Independent:
+        return self.top_down.gaussian(self.top_down.modules[index].prior_parameters(h_td))
 
 
 class _Proposals:
-    """The posteriors of the levels that are inferred, along the guide's merge chain."""
+    """The distributions that a guide proposes along its merge chain, of the upper levels or all."""
 
-    def __init__(self, top_down, guide, view, num_inferred):
+    def __init__(self, top_down, guide, view, num_inferred=None):
         self.top_down = top_down
         self.guide = guide
         self.view = view
@@ -165,7 +200,7 @@ class _Proposals:
             self.h_merge = self.guide.start(z_0)
 
     def merged(self, index, h_td) -> tfd.Independent | None:
-        """The posterior of the latent that top-down module `index` consumes, Eqs. 10 and 11."""
+        """The distribution of the latent that top-down module `index` consumes, Eqs. 10 and 11."""
         if index + 1 >= self.inferred:
             return None
         if index in self.guide.joins:

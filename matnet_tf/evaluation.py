@@ -39,10 +39,9 @@ from matnet_tf.evaluation_files import (
     read_records,
     save_batch,
 )
+from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
-from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress
-from matnet_tf.training_step import images_of
 
 __all__ = ["ELBO_SAMPLES", "PerImage", "evaluate", "importance_weighted_bound"]
 
@@ -50,7 +49,11 @@ ELBO_SAMPLES = 5  # Draws of the latents over which the ELBO of an image is aver
 
 
 def importance_weighted_bound(
-    model: MatNet, dataset: Iterable[Any], num_samples: int, seed: int = 0, chunk: int | None = None
+    model: Hierarchy,
+    dataset: Iterable[Any],
+    num_samples: int,
+    seed: int = 0,
+    chunk: int | None = None,
 ) -> PerImage:
     """The importance-weighted bound and the ELBO of every image of a data set.
 
@@ -59,9 +62,10 @@ def importance_weighted_bound(
     smaller number of samples is that of the first ones.
 
     Args:
-      model: a MatNet.
+      model: a MatNet, or a conditional model, whose bound is on log p(x_u | x_k).
       dataset: batches of images `[B, H, W, C]` in the model's range, of `(images, labels)`, or
-        of dictionaries with `image`.
+        of dictionaries with `image`; for a conditional model, of dictionaries with `image` and
+        `mask`.
       num_samples: K.
       seed: of the samples.
       chunk: image-samples per top-down pass, which bounds the memory; by default the model's
@@ -125,7 +129,7 @@ def evaluate(
 
 
 def _by_batch(
-    model: MatNet,
+    model: Hierarchy,
     dataset: Iterable[Any],
     num_samples: int,
     seed: int,
@@ -134,22 +138,29 @@ def _by_batch(
 ) -> Iterator[PerImage]:
     """Bounds batch by batch; `position` is that of the data set's first image."""
     for element in dataset:
-        x = images_of(element)
+        inputs = model.inputs_of(element)
         weights_seed, elbo_seed = batch_seeds(seed, position)
-        pieces = model.log_weights(x, num_samples, weights_seed, chunk)
+        pieces = model.log_weights(*inputs, num_samples, weights_seed, chunk)
         log_likelihood = nested_bounds(pieces, nested_counts(num_samples))
-        elbo, kl = _mean_elbo(model, x, elbo_seed)
+        elbo, kl = _mean_elbo(model, inputs, elbo_seed)
         for values in (log_likelihood[num_samples], elbo):
             check_finite(values, position)
-        yield PerImage(log_likelihood, elbo, kl)
+        yield PerImage(log_likelihood, elbo, kl, _dims(inputs))
         position += len(elbo)
 
 
+def _dims(inputs: tuple[Any, ...]) -> np.ndarray:
+    """How many values a bound is on, `[B]`: those of the image, or those that a mask hides."""
+    x, *masks = (np.asarray(part) for part in inputs)
+    hidden = 1 - masks[0] if masks else np.ones_like(x[..., :1])
+    return hidden.astype(np.float64).sum(axis=(1, 2, 3)) * x.shape[-1]
+
+
 def _mean_elbo(
-    model: MatNet, x: tf.Tensor, seed: tf.Tensor
+    model: Hierarchy, inputs: tuple[Any, ...], seed: tf.Tensor
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """ELBO `[B]` and KL per level `{level: [B]}`, means over `ELBO_SAMPLES` draws."""
-    draws = [model.elbo(x, tf.random.fold_in(seed, i)) for i in range(ELBO_SAMPLES)]
+    draws = [model.elbo(*inputs, seed=tf.random.fold_in(seed, i)) for i in range(ELBO_SAMPLES)]
 
     def mean(values):
         return np.mean([value.numpy() for value in values], axis=0, dtype=np.float64)
@@ -169,6 +180,7 @@ def _concatenate(parts: Sequence[PerImage]) -> PerImage:
         join([part.log_likelihood for part in parts]),
         np.concatenate([part.elbo for part in parts]),
         join([part.kl for part in parts]),
+        np.concatenate([part.dims for part in parts]),
     )
 
 
@@ -176,7 +188,7 @@ def _concatenate(parts: Sequence[PerImage]) -> PerImage:
 
 
 def _measure(
-    model: MatNet, split: data.Split, chosen: np.ndarray, config: EvaluateConfig, folder
+    model: Hierarchy, split: data.Split, chosen: np.ndarray, config: EvaluateConfig, folder
 ) -> tuple[PerImage, float]:
     """Bounds of the chosen images, and the seconds that they took; goes on from saved batches."""
     size = config.batch_size
@@ -204,13 +216,14 @@ def _measure(
 # The record.
 
 
-def _record(settings, bounds: PerImage, seconds: float, model: MatNet) -> dict[str, Any]:
+def _record(settings, bounds: PerImage, seconds: float, model: Hierarchy) -> dict[str, Any]:
     num_samples, count = settings["num_samples"], settings["images"]["count"]
     nll = {k: -float(v.mean()) for k, v in bounds.log_likelihood.items()}
     neg_elbo = -float(bounds.elbo.mean())
     kl = {level: float(v.mean()) for level, v in bounds.kl.items()}
     bins = model.likelihood.pixels.bins
-    bits = functools.partial(bits_per_dim, image_shape=model.config.image_shape)
+    dims = float(bounds.dims.mean())
+    bits = functools.partial(bits_per_dim, image_shape=(dims,))
     return settings | {
         "nll": nll[num_samples],
         "nll_se": _standard_error(bounds.log_likelihood[num_samples]),
@@ -218,6 +231,7 @@ def _record(settings, bounds: PerImage, seconds: float, model: MatNet) -> dict[s
         "neg_elbo_se": _standard_error(bounds.elbo),
         "nll_by_num_samples": {str(k): value for k, value in nll.items()},
         "bits_per_dim": bits(nll[num_samples], bins=bins),
+        "dims": dims,  # values per image that the bound is on, in the mean
         # Where the ELBO spends them; the two add up to its bits per dimension.
         "elbo_bits_per_dim": {
             "latents": bits(sum(kl.values())),

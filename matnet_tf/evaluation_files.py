@@ -1,6 +1,10 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What evaluation leaves in a work directory: bounds of every image, and evaluation.json."""
+"""What evaluation leaves in a work directory: bounds of every image, and evaluation.json.
+
+Also how the files of any work with a trained model appear: whole, in a folder that is not left
+empty (`write_whole`, `folder_for_work`).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from matnet_tf import experiment
 __all__ = [
     "PerImage",
     "append_record",
+    "folder_for_work",
     "load_batches",
     "read_records",
     "save_batch",
@@ -35,6 +40,7 @@ class PerImage(NamedTuple):
     log_likelihood: dict[int, np.ndarray]  # {K: [N]}: the K-sample bound, for nested K
     elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
     kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
+    dims: np.ndarray  # [N]: values that the bound is on: the image's, or those that are hidden
 
 
 def save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: float) -> None:
@@ -42,7 +48,8 @@ def save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: 
     buffer = io.BytesIO()
     bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
     kl = {f"kl/{level}": v for level, v in part.kl.items()}
-    np.savez(buffer, images=images, elbo=part.elbo, seconds=seconds, **bounds, **kl)
+    arrays = {"images": images, "elbo": part.elbo, "dims": part.dims, "seconds": seconds}
+    np.savez(buffer, **arrays, **bounds, **kl)
     write_whole({path: buffer.getvalue()})
 
 
@@ -60,6 +67,19 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_for_work(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder before the work whose files it is for, and removes it if there are none."""
+    made = not path.exists()
+    path.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:
@@ -86,7 +106,8 @@ def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
         return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
     bounds = {int(k): v for k, v in under("log_likelihood/").items()}
-    return PerImage(bounds, arrays["elbo"], under("kl/")), float(arrays["seconds"])
+    part = PerImage(bounds, arrays["elbo"], under("kl/"), arrays["dims"])
+    return part, float(arrays["seconds"])
 
 
 def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:

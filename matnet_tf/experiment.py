@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model import MatNet
 from matnet_tf.optimization import Adam
 from matnet_tf.serialization import differences, from_dict, to_dict
@@ -38,6 +40,7 @@ __all__ = [
     "load",
     "metrics_rows",
     "read",
+    "unconditional",
     "write_atomically",
     "write_metrics",
 ]
@@ -49,7 +52,7 @@ class Loaded(NamedTuple):
     """A model out of a work directory."""
 
     experiment: Experiment
-    model: MatNet
+    model: Hierarchy
     step: int
     weights: str  # "raw" or "averaged"
 
@@ -122,11 +125,11 @@ def read(workdir: str | os.PathLike) -> Experiment:
     return from_dict(Experiment, values)
 
 
-def build_model(experiment: Experiment) -> MatNet:
+def build_model(experiment: Experiment) -> Hierarchy:
     """The experiment's model, built and compiled, with its optimizer's variables made."""
     train = experiment.train
-    # A fixed name: Keras would number it, and the paths of the checkpoint would differ.
-    model = MatNet(experiment.model, seed=experiment.seed)
+    kind = ConditionalMatNet if experiment.model.conditional_stages else MatNet
+    model = kind(experiment.model, seed=experiment.seed)
     model.compile(
         optimizer=_optimizer(train),
         clip_norm=train.clip_norm,
@@ -157,7 +160,7 @@ def _optimizer(train: TrainConfig) -> Adam:
 
 
 @contextlib.contextmanager
-def averaged_weights(model: MatNet) -> Iterator[None]:
+def averaged_weights(model: Hierarchy) -> Iterator[None]:
     """Within it the model's weights are their moving averages."""
     variables = model.trainable_variables
     raw = [tf.identity(variable) for variable in variables]
@@ -173,6 +176,21 @@ def _assign_averages(model):
     averages = model.optimizer.averages
     for variable, average in zip(model.trainable_variables, averages, strict=True):
         variable.assign(average)
+
+
+def unconditional(workdir: str | os.PathLike, what: str) -> Experiment:
+    """As `read`, for what has no meaning for a conditional model.
+
+    Raises:
+      ValueError: as `read`, or if the model is conditional.
+    """
+    experiment = read(workdir)
+    if experiment.model.conditional_stages:
+        raise ValueError(
+            f"{what} needs a model of whole images; the one of {workdir} is conditional "
+            f"(conditional_stages {experiment.model.conditional_stages})"
+        )
+    return experiment
 
 
 def load(workdir: str | os.PathLike, weights: str = "auto") -> Loaded:
@@ -208,12 +226,12 @@ class Checkpoints:
     those of layers in lists.
 
     Args:
-      model: a compiled MatNet whose optimizer is built.
+      model: a compiled model whose optimizer is built.
       workdir: the work directory.
       keep: how many checkpoints to keep.
     """
 
-    def __init__(self, model: MatNet, workdir: str | os.PathLike, keep: int = 2):
+    def __init__(self, model: Hierarchy, workdir: str | os.PathLike, keep: int = 2):
         self.model = model
         self.seconds = tf.Variable(0.0, dtype=tf.float64)  # of training so far, start-ups included
         state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]

@@ -14,6 +14,10 @@ bits.png                    where the bits go: those of every module and of the 
                             the latents, in bits per dimension over training, stacked; beside
                             it the runs to compare with
 curves.png                  ELBO, log-likelihood, KL and learning rate over training
+
+Of a conditional model, completions.png takes the place of the samples: masked images, several
+completions and their pixel-wise mean, and the truth (Fig. 5); and there is no bits.png, since what
+is hidden differs from image to image.
 """
 
 from __future__ import annotations
@@ -24,18 +28,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from matnet_tf import data, experiment, pictures
 from matnet_tf.bounds import bits_per_dim
-from matnet_tf.config import DataConfig
-from matnet_tf.levels import seed_tensor
+from matnet_tf.completions import completion_grid
+from matnet_tf.config import DataConfig, Experiment
+from matnet_tf.hierarchy import Hierarchy, seed_tensor
 from matnet_tf.likelihoods import PIXELS
 from matnet_tf.model import MatNet
-from matnet_tf.network import View
 
 __all__ = ["write_figures"]
 
 _SIDE = 10  # samples a side, and images a row
+_COMPLETIONS, _IN_MEAN = 6, 100  # completions shown, and in their mean
 _TEMPERATURES = (1.0, 0.85, 0.7, 0.5, 0.25)
 
 
@@ -60,19 +66,19 @@ def write_figures(
       The paths written, in the order above.
 
     Raises:
-      ValueError: if the work directory has no config, no metrics or no checkpoint, or the data
-        set is not there.
+      ValueError: if the work directory has no config, no metrics or no checkpoint, the data set is
+        not there, or runs are to be compared of which one is of a conditional model.
     """
     setup = experiment.read(workdir)
-    bits = [_bits(other) for other in (workdir, *compare)]
     rows = _metrics(workdir, setup.model.level_names)
+    bits = _bit_areas(setup, workdir, compare)
     model = experiment.load(workdir, weights).model
+    inputs = _examples(model, setup.data, seed)
     drawn = {
-        "samples": pictures.image_grid(_images(model, _SIDE**2, seed), _SIDE),
-        "samples_by_temperature": pictures.labelled_rows(_by_temperature(model, seed)),
-        "reconstructions": _reconstructions(model, _examples(setup.data, seed), seed),
+        **_draws(model, inputs, seed),
+        "reconstructions": _reconstructions(model, inputs, seed),
         "kl_area": _kl_area(rows, setup.model.level_names),
-        "bits": pictures.bit_areas(bits),
+        **bits,
         "curves": pictures.training_curves(rows),
     }
     folder = pathlib.Path(workdir) / "figures"
@@ -94,19 +100,33 @@ def _metrics(workdir: str | os.PathLike, level_names: tuple[str, ...]) -> list[d
     return rows
 
 
-def _examples(config: DataConfig, seed: int) -> np.ndarray:
-    """Images `[n, H, W, C]` of the test split, n at most 10."""
+def _examples(model: Hierarchy, config: DataConfig, seed: int) -> tuple[tf.Tensor, ...]:
+    """Images `[n, H, W, C]` of the test split, n at most 10, and for a conditional model masks."""
     split = data.load(config, "test")
     # NumPy promises that RandomState gives the same numbers in every later version.
     chosen = np.random.RandomState(seed).permutation(split.num_images)[:_SIDE]
-    return next(iter(split.evaluation_dataset(_SIDE, chosen))).numpy()
+    return model.checked_inputs(
+        *model.inputs_of(next(iter(split.evaluation_dataset(_SIDE, chosen))))
+    )
 
 
 # The model is walked without tf.function: each picture needs a graph of its own, and tracing it
 # takes longer than the picture.
 
 
-def _images(model: MatNet, rows: int, seed: int, view: View | None = None, **arguments: Any):
+def _draws(
+    model: Hierarchy, inputs: tuple[tf.Tensor, ...], seed: int
+) -> dict[str, pictures.Figure]:
+    """The figures of what the model makes up: samples, or completions of masked images."""
+    if model.config.conditional_stages:
+        return {"completions": completion_grid(model, inputs, _COMPLETIONS, _IN_MEAN, seed)}
+    return {
+        "samples": pictures.image_grid(_images(model, _SIDE**2, seed), _SIDE),
+        "samples_by_temperature": pictures.labelled_rows(_by_temperature(model, seed)),
+    }
+
+
+def _images(model: Hierarchy, rows: int, seed: int, view: Any = None, **arguments: Any):
     """Images `[rows, H, W, C]` at the end of one walk down the network."""
     trace = model.walk(view, rows, seed_tensor(seed), **arguments)
     return model.images(trace, seed_tensor(seed)).numpy()
@@ -119,8 +139,8 @@ def _by_temperature(model: MatNet, seed: int) -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def _reconstructions(model: MatNet, x: np.ndarray, seed: int) -> pictures.Figure:
-    view, levels = model.watch(model.checked(x)), model.config.num_levels
+def _reconstructions(model: Hierarchy, inputs: tuple[tf.Tensor, ...], seed: int) -> pictures.Figure:
+    x, view, levels = inputs[0].numpy(), model.watch(*inputs), model.config.num_levels
     rows = [
         (f"keep top {k} of {levels}", _images(model, len(x), seed, view, num_inferred=k))
         for k in pictures.depths(levels)
@@ -134,9 +154,18 @@ def _kl_area(rows: list[dict[str, float]], level_names: tuple[str, ...]) -> pict
     return pictures.kl_area([row["step"] for row in rows], kl)
 
 
+def _bit_areas(
+    setup: Experiment, workdir: str | os.PathLike, compare: Sequence[str | os.PathLike]
+) -> dict[str, pictures.Figure]:
+    """The figure of the bits; none of a conditional model."""
+    if setup.model.conditional_stages and not compare:
+        return {}
+    return {"bits": pictures.bit_areas([_bits(other) for other in (workdir, *compare)])}
+
+
 def _bits(workdir: str | os.PathLike) -> tuple[str, list[float], dict[str, list[float]]]:
     """Title, steps, and bits per dimension of every level and of the pixels."""
-    model = experiment.read(workdir).model
+    model = experiment.unconditional(workdir, "bits.png").model
     rows = _metrics(workdir, model.level_names)
     nothing = float("nan")
 

@@ -12,15 +12,15 @@ import tensorflow as tf
 
 from matnet_tf.descent import Trace
 from matnet_tf.distributions import tempered
-from matnet_tf.training_step import TrainableBound
+from matnet_tf.hierarchy import Hierarchy, check_count, rows_of, seed_tensor
 
-__all__ = ["Levels", "check_count", "rows_of", "seed_tensor"]
+__all__ = ["Levels"]
 
 
-class Levels(TrainableBound):
+class Levels(Hierarchy):
     """A model whose levels of latents can be worked with; see `MatNet` for a whole one.
 
-    A subclass defines `config`, `likelihood`, `top_down`, `watch`, `walk` and `images`.
+    A subclass defines `top_down`, `watch` and `walk`.
     """
 
     def infer(self, x: Any, num_samples: int = 1, seed: int = 0) -> Trace:
@@ -210,31 +210,6 @@ class Levels(TrainableBound):
         """x as a float32 tensor, or a ValueError that names what is wrong with it."""
         return self.likelihood.pixels.checked(x)
 
-    def checked_inferred(self, num_inferred: int | None) -> int:
-        """How many levels come from the posterior, or a ValueError; None is all of them."""
-        levels = self.config.num_levels
-        num_inferred = levels if num_inferred is None else num_inferred
-        whole = isinstance(num_inferred, (int, np.integer)) and not isinstance(num_inferred, bool)
-        if not whole or not 0 <= num_inferred <= levels:
-            raise ValueError(
-                f"num_inferred must be a whole number in [0, {levels}], the model's levels; "
-                f"got {num_inferred!r}"
-            )
-        return int(num_inferred)
-
-    def _temperatures(self, temperature) -> tf.Tensor:
-        levels = self.config.num_levels
-        try:
-            values = np.asarray(temperature, np.float32)
-        except (TypeError, ValueError):
-            values = np.asarray(np.nan)
-        if values.shape not in ((), (levels,)) or not np.all(np.isfinite(values) & (values >= 0)):
-            raise ValueError(
-                f"temperature must be one number >= 0 or one per level ({levels}); "
-                f"got {temperature!r}"
-            )
-        return tf.broadcast_to(tf.constant(values), [levels])
-
     def _checked_latents(self, latents, num) -> tuple[tf.Tensor | None, ...]:
         shapes = [(num, *shape) for shape in self.latent_shapes]
         if len(latents) > len(shapes):
@@ -277,31 +252,3 @@ class Levels(TrainableBound):
                 f"{what} needs a mixture prior, ModelConfig.mixture_components of at least 1; "
                 f"this model has none"
             )
-
-    @property
-    def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of every level's latent without the batch, top first."""
-        stages = [s for s in self.config.stages for _ in range(s.modules)]
-        return (
-            (self.config.top_latents,),
-            *((s.latents,) if s.dense else (*s.shape, s.latents) for s in stages),
-        )
-
-
-def seed_tensor(seed: int | tf.Tensor) -> tf.Tensor:
-    """A stateless seed, int32 `[2]`, from an int or from such a tensor."""
-    if isinstance(seed, (int, np.integer)):
-        # In two words, since TensorFlow would cut a larger one to 32 bits in silence.
-        return tf.constant([(int(seed) >> 31) % 2**31, int(seed) % 2**31], tf.int32)
-    return tf.convert_to_tensor(seed, tf.int32)
-
-
-def rows_of(x: tf.Tensor) -> int | tf.Tensor:
-    """How many images, as an int where the graph knows it."""
-    return x.shape[0] or tf.shape(x)[0]
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises a ValueError that names the argument unless its value is a whole number from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -21,15 +21,44 @@ import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
-from matnet_tf.distributions import IntegratedLogistic, bounded, clipped_mean
+from matnet_tf.distributions import IntegratedLogistic, OwnDistribution, bounded, clipped_mean
 from matnet_tf.updates import config_of, linear
 from matnet_tf.whitening import Unwhiten, Whitening
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
-__all__ = ["PIXELS", "Bernoulli", "Likelihood", "Logistic", "Normal", "pixels_of"]
+__all__ = [
+    "PIXELS",
+    "Bernoulli",
+    "Completion",
+    "Known",
+    "Likelihood",
+    "Logistic",
+    "Normal",
+    "pixels_of",
+]
 
 LOG_SCALE_BOUND = 7.0  # In units of half the range: the smallest is a ninth of an 8-bit level.
+
+
+class Known(NamedTuple):
+    """What is known of images: all that a conditional model may predict the rest from."""
+
+    x: tf.Tensor  # [B, H, W, C]: images, 0 where they are not known
+    mask: tf.Tensor  # [B, H, W, 1]: 1 where the pixel is known, 0 elsewhere
+
+    @classmethod
+    def of(cls, x: tf.Tensor, mask: tf.Tensor) -> Known:
+        """What `mask` shows of images; a choice, so that nothing hidden comes through, NaN too."""
+        return cls(tf.where(mask > 0, x, tf.zeros_like(x)), mask)
+
+    def paste(self, x: tf.Tensor) -> tf.Tensor:
+        """Images x with the known pixels put over them."""
+        return tf.where(self.mask > 0, self.x, x)
+
+    def hidden(self, values: tf.Tensor) -> tf.Tensor:
+        """Sums `[B]` of values `[B, H, W, C]` over the pixels that are not known."""
+        return tf.reduce_sum(tf.where(self.mask > 0, tf.zeros_like(values), values), [1, 2, 3])
 
 
 class _Pixels(keras.layers.Layer):
@@ -109,6 +138,10 @@ class _Pixels(keras.layers.Layer):
     def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
         """p(x | z), `event_shape` `[H, W, C]`, from parameters `[B, H, W, C, P]`."""
         return tfd.Independent(self.values(parameters), reinterpreted_batch_ndims=3)
+
+    def log_probs(self, parameters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """log p of every value of images by itself, `[B, H, W, C]`; they add up to `log_prob`."""
+        return self.values(parameters).log_prob(x)
 
     def compute_output_shape(self, parameters_shape):
         return (tuple(parameters_shape[:-1]),) * 2
@@ -245,6 +278,12 @@ class Normal(_LocationScale):
             back = Unwhiten(self.whitening_layer)
         return tfd.TransformedDistribution(super().distribution(parameters), back)
 
+    def log_probs(self, parameters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """log p of every value by itself; without whitening, which mixes values."""
+        if self.whitening_layer is not None:
+            raise ValueError("whitened pixels have a density of the image only, not one of each")
+        return super().log_probs(parameters, self.standardize(x)) + math.log(2.0)
+
     def get_config(self):
         return super().get_config() | config_of(self, "whitening")
 
@@ -257,6 +296,45 @@ def pixels_of(config: ModelConfig) -> Bernoulli | Logistic | Normal:
     arguments = {"whitening": config.whitening} if config.likelihood == "normal" else {}
     make = PIXELS[config.likelihood]
     return make(config.image_shape, config.likelihood_scale, name="pixels", **arguments)
+
+
+class Completion(OwnDistribution):
+    """p(x_u | z, x_k): the hidden values of images, independent given the latents (Eq. 3).
+
+    `batch_shape` `[B]`, `event_shape` `[H, W, C]`: samples and the mean are whole images with the
+    known pixels as they are, and `log_prob` counts the values that are not known, alone.
+
+    Args:
+      pixels: what images are like.
+      parameters: `[B, H, W, C, P]`.
+      known: what is known of each of the B images.
+    """
+
+    def __init__(self, pixels: _Pixels, parameters: tf.Tensor, known: Known, name="Completion"):
+        arguments = dict(locals())
+        self._pixels, self._of_pixels, self._known = pixels, parameters, known
+        super().__init__(arguments, name)
+
+    def _batch_shape(self):
+        return self._of_pixels.shape[:1]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._of_pixels)[:1]
+
+    def _event_shape(self):
+        return tf.TensorShape(self._pixels.image_shape)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._pixels.image_shape, tf.int32)
+
+    def _log_prob(self, x):
+        return self._known.hidden(self._pixels.log_probs(self._of_pixels, x))
+
+    def _sample_n(self, n, seed=None):
+        return self._known.paste(self._pixels.distribution(self._of_pixels).sample(n, seed=seed))
+
+    def _mean(self):
+        return self._known.paste(self._pixels.distribution(self._of_pixels).mean())
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
@@ -292,9 +370,19 @@ class Likelihood(Configured):
         """The most filters that a tensor next to the image has, for estimates of memory."""
         return max(self.config.image_filters, math.prod(self._shape[2:]))
 
-    def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
-        """p(x | z) from what `call` gave; `batch_shape` `[B]`, `event_shape` `[H, W, C]`."""
+    def distribution(self, parameters: tf.Tensor, known: Known | None = None) -> tfd.Distribution:
+        """p(x | z) from what `call` gave; `batch_shape` `[B]`, `event_shape` `[H, W, C]`.
+
+        With known pixels it is p(x_u | z, x_k), see `Completion`.
+        """
+        if known is not None:
+            return Completion(self.pixels, parameters, known)
         return self.pixels.distribution(parameters)
+
+    def guess(self, parameters: tf.Tensor, known: Known) -> tf.Tensor:
+        """An image for a later stage to refine, `[B, H, W, C]`: the mean of p(x | z)."""
+        del known
+        return tf.clip_by_value(self.pixels.distribution(parameters).mean(), 0.0, 1.0)
 
     def compute_output_shape(self, h_td_shape):
         return (h_td_shape[0], *self._shape)

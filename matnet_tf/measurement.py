@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from matnet_tf import data, experiment
 from matnet_tf.config import EvaluateConfig
-from matnet_tf.levels import seed_tensor
-from matnet_tf.model import MatNet
+from matnet_tf.hierarchy import Hierarchy, seed_tensor
 from matnet_tf.serialization import to_dict
 from matnet_tf.version import __version__
 
@@ -85,6 +84,7 @@ def settings_of(
             "subset_seed": config.seed if count < split.num_images else None,
         },
         "binarization": {"method": split.binarization, "seed": split.draw_seed if drawn else None},
+        **({"mask": split.mask_record} if split.mask_record else {}),
         "dequantization": {"method": noise, "seed": split.draw_seed if split.dequantized else None},
         "weights": loaded.weights,
         "checkpoint_step": loaded.step,
@@ -98,7 +98,7 @@ def settings_of(
     }
 
 
-def _digest(model: MatNet) -> str:
+def _digest(model: Hierarchy) -> str:
     """A digest of the architecture and of every weight that a bound depends on."""
     digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
     for variable in model.bound_weights:

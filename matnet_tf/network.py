@@ -193,7 +193,8 @@ class TopDownNetwork(Configured):
             config,
             lambda s, n: TopDownModule(
                 latents=s.latents,
-                prior=config.prior,
+                # In a conditional model the generator's guide proposes the priors.
+                prior="standard" if config.conditional_stages else config.prior,
                 carry=config.deterministic_paths,
                 **_module_arguments(config, s),
                 name=n,
@@ -215,9 +216,12 @@ class TopDownNetwork(Configured):
         self.top.build(z_shape)
         if self.mixture is not None:
             self.mixture.build()
-        more = self.config.top_latents if self.config.top_everywhere else 0
-        for module, stage in zip(self.modules, _per_module(self.config), strict=True):
+        config = self.config
+        for module, stage in zip(self.modules, _per_module(config), strict=True):
             if not module.built:
+                more = config.top_latents if config.top_everywhere else 0
+                if config.conditional_stages and config.known_everywhere:
+                    more += stage.filters
                 *positions, channels = _latent_shape(stage)
                 module.build((None, *state_shape(stage)), (None, *positions, channels + more))
         _build_joins(self.joins, self.config)
@@ -235,14 +239,23 @@ class TopDownNetwork(Configured):
         zeros = tf.zeros([self.config.top_latents])
         return tfd.Independent(tfd.Normal(zeros, tf.ones_like(zeros)), 1)
 
-    def module_input(self, z: tf.Tensor, z_0: tf.Tensor) -> tf.Tensor:
-        """What a module's update reads beside the state: its latent, and z_0 where configured."""
-        if not self.config.top_everywhere:
-            return z
-        z_0 = tf.cast(z_0, z.dtype)
-        for axis in range(1, z.shape.rank - 1):
-            z_0 = tf.repeat(tf.expand_dims(z_0, axis), z.shape[axis], axis)
-        return tf.concat([z, z_0], axis=-1)
+    def module_input(
+        self, z: tf.Tensor, z_0: tf.Tensor, h_merge: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """What a module's update reads beside the state.
+
+        It is its latent, and where configured z_0 and, in a conditional model, the merge state of
+        the generator's guide.
+        """
+        parts = [z]
+        if self.config.top_everywhere:
+            z_0 = tf.cast(z_0, z.dtype)
+            for axis in range(1, z.shape.rank - 1):
+                z_0 = tf.repeat(tf.expand_dims(z_0, axis), z.shape[axis], axis)
+            parts.append(z_0)
+        if self.config.conditional_stages and self.config.known_everywhere:
+            parts.append(tf.cast(h_merge, z.dtype))
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
     def leave(self, h_td: tf.Tensor) -> tf.Tensor:
         """From the last module's state to what the likelihood reads."""

@@ -8,6 +8,8 @@ random operations take it, so the same seed gives the same images before and aft
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "dequantize_by_index",
     "scale",
     "threshold",
+    "uniform_by_index",
 ]
 
 # Steps of the noise within a bin. A float32 from 128 to 255 has 16 bits behind the point, so with
@@ -75,7 +78,7 @@ def binarize_by_index(x: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.T
     Returns:
       float32 tensor of zeros and ones, of the shape of `x`.
     """
-    return tf.cast(_uniform_by_index(x, indices, seed) < x, tf.float32)
+    return tf.cast(uniform_by_index(x.shape[1:], indices, seed) < x, tf.float32)
 
 
 def dequantize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -114,7 +117,7 @@ def dequantize_by_index(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) 
       ValueError: if the images are not uint8.
     """
     images = _eight_bit(images)
-    return _spread(images, _uniform_by_index(images, indices, seed))
+    return _spread(images, uniform_by_index(images.shape[1:], indices, seed))
 
 
 def threshold(x: tf.Tensor) -> tf.Tensor:
@@ -122,14 +125,23 @@ def threshold(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x > 0.5, tf.float32)
 
 
-def _uniform_by_index(images: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws from U[0, 1) of the shape of `images`; those of an image depend on its index alone."""
+def uniform_by_index(shape: Sequence[int], indices: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws from U[0, 1) for each image, fixed by the image's own index.
+
+    Args:
+      shape: of the draws for one image.
+      indices: integers `[B]`, which image of the split each one is.
+      seed: int32 `[2]`.
+
+    Returns:
+      float32 `[B, *shape]`; what an image gets depends on its index and on no other image's.
+    """
 
     def draw(index: tf.Tensor) -> tf.Tensor:
         own_seed = tf.random.experimental.stateless_fold_in(seed, index)
-        return tf.random.stateless_uniform(tf.shape(images)[1:], own_seed)
+        return tf.random.stateless_uniform(shape, own_seed)
 
-    signature = tf.TensorSpec(images.shape[1:], tf.float32)
+    signature = tf.TensorSpec(shape, tf.float32)
     return tf.map_fn(draw, tf.cast(indices, tf.int64), fn_output_signature=signature)
 
 

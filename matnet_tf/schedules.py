@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from matnet_tf.config import TrainConfig
 
-__all__ = ["Settings", "progress_at", "settings_at"]
+__all__ = ["Settings", "progress_at", "settings_at", "stage_at"]
 
+_STAGE_WARMUP = 0.1  # Of the part of a run in which a stage trains alone.
 _REFERENCE_BETA_1 = 0.95  # Where the reference's beta_1 is headed, half-way at each halving.
 
 
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     learning_rate: float
     beta_1: float
     kl_weight: float
+    training_stage: int = 0  # see `stage_at`
 
 
 def progress_at(config: TrainConfig, step: int, seconds: float) -> float:
@@ -33,13 +35,14 @@ def progress_at(config: TrainConfig, step: int, seconds: float) -> float:
     return min(1.0, max(by_step, by_time))
 
 
-def settings_at(config: TrainConfig, step: int, progress: float) -> Settings:
+def settings_at(config: TrainConfig, step: int, progress: float, stages: int = 0) -> Settings:
     """The settings for the steps that follow `step`.
 
     Args:
       config: the schedules.
       step: steps done, for the warm-up of the learning rate.
       progress: in [0, 1], for everything else.
+      stages: of a conditional model; each that trains alone has a warm-up of its own.
     """
     halved = sum(progress >= h for h in config.halvings)
     beta_1 = config.beta_1
@@ -48,15 +51,39 @@ def settings_at(config: TrainConfig, step: int, progress: float) -> Settings:
     return Settings(
         config.learning_rate
         * _warmup(config, step)
+        * _stage_warmup(config, progress, stages)
         * _shape(config, progress, halved)
         * _final_decay(config, progress),
         beta_1,
         _kl_weight(config, progress),
+        stage_at(config, progress, stages),
     )
+
+
+def stage_at(config: TrainConfig, progress: float, stages: int) -> int:
+    """Which of the stages of a conditional model trains alone, from 1 on; 0 is all at once.
+
+    Args:
+      config: the schedules.
+      progress: in [0, 1].
+      stages: how many there are.
+    """
+    if progress >= config.stage_by_stage:
+        return 0
+    return min(stages, 1 + int(stages * progress / config.stage_by_stage))
 
 
 def _warmup(config, step):
     return min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+
+
+def _stage_warmup(config, progress, stages):
+    # Adam corrects its moments by the count of all steps, and a stage's are zero when it begins:
+    # its first updates would be up to six times too large.
+    if not stages or progress >= config.stage_by_stage:
+        return 1.0
+    within = stages * progress / config.stage_by_stage % 1
+    return min(1.0, within / _STAGE_WARMUP)
 
 
 def _shape(config, progress, halved):

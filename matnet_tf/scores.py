@@ -19,7 +19,6 @@ and beside it, under the same name, a .json that says of what they are scores.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -29,7 +28,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ import tensorflow as tf
 from matnet_tf import data, experiment
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import DataConfig, Experiment, ScoreConfig
-from matnet_tf.evaluation_files import write_whole
+from matnet_tf.evaluation_files import folder_for_work, write_whole
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress
@@ -97,7 +96,7 @@ def scored_data(run: DataConfig, changes: DataConfig | Mapping[str, Any]) -> Dat
     among the changes, and so is `binarization`, where `auto` stands for that of the run's data
     set. Where that set is stored in binary form it is `dynamic`, which draws other sets and leaves
     binary ones as they are. The names of the splits and the number of validation images belong to
-    a data set, and go back to the defaults.
+    a data set, and go back to the defaults. Masks are not carried over: scores are of whole images.
 
     Args:
       run: the data that the model was trained on.
@@ -108,7 +107,7 @@ def scored_data(run: DataConfig, changes: DataConfig | Mapping[str, Any]) -> Dat
     """
     if isinstance(changes, DataConfig):
         return changes
-    fields = to_dict(run)
+    fields = to_dict(run.unmasked())
     if changes.get("name", run.name) != run.name:
         fields = {name: fields[name] for name in ("dir", "dequantize", "draw_seed")}
         binary = data.known(run.name).white == 1
@@ -141,7 +140,8 @@ def score(
 
     Raises:
       ValueError: if the work directory, the data, the subset, the names of the files or the
-        inliers cannot be used, the images are not for the model, or a score is not finite.
+        inliers cannot be used, the model is conditional or the images are not for it, or a score is
+        not finite.
       OSError: if the files cannot be written; older ones are as they were, and nothing is left.
     """
     run, split = _images(workdir, config.split, data_config or {})
@@ -150,7 +150,7 @@ def score(
     loaded = experiment.load(workdir, config.weights)
     record = settings_of(config, loaded, run.data.name, split, len(chosen))
     others = _comparable(inliers, record, run.model.num_levels) if inliers else None
-    with _folder(path.parent):
+    with folder_for_work(path.parent):
         values, seconds = _measure(loaded.model, split, chosen, config)
         record |= {"seconds": seconds, "scores": str(path)}
         if others:
@@ -241,7 +241,7 @@ def _images(
     workdir: str | os.PathLike, split: str, changes: DataConfig | Mapping[str, Any]
 ) -> tuple[Experiment, data.Split]:
     """A run as if the images to score were its data, and these."""
-    run = experiment.read(workdir)
+    run = experiment.unconditional(workdir, "scoring")
     # As a whole, which checks that data and model go together.
     run = dataclasses.replace(run, data=scored_data(run.data, changes))
     return run, data.load_for(run.model, run.data, split)
@@ -315,16 +315,3 @@ def _comparable(
             f"the scores in {path} do not compare: their {differ[0]} is {theirs}, not {ours}"
         )
     return scores
-
-
-@contextlib.contextmanager
-def _folder(path: pathlib.Path) -> Iterator[None]:
-    """Makes a folder before the work whose files it is for, and removes it if there are none."""
-    made = not path.exists()
-    path.mkdir(exist_ok=True)
-    try:
-        yield
-    finally:
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()

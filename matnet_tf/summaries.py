@@ -13,16 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 from matnet_tf import pictures
+from matnet_tf.completions import completion_grid
 from matnet_tf.descent import Trace
-from matnet_tf.levels import seed_tensor
+from matnet_tf.hierarchy import seed_tensor
+from matnet_tf.inputs import images_of
 
 __all__ = ["Summaries"]
+
+_COMPLETIONS = 4  # Of each image, in the picture of a conditional model.
 
 Row = Mapping[str, float | None]
 
 
 class Summaries(keras.callbacks.Callback):
-    """Writes metrics and pictures of a MatNet to TensorBoard, when told to by `write`.
+    """Writes metrics and pictures of a model to TensorBoard, when told to by `write`.
 
     `fit`, given this among its callbacks, tells it the model and closes its file at the end;
     whoever knows the metrics calls `write`.
@@ -32,8 +36,8 @@ class Summaries(keras.callbacks.Callback):
 
     Args:
       log_dir: where the event files go; it is made at the first write.
-      images: examples to reconstruct, `[n, H, W, C]` float in the likelihood's range; None or
-        n = 0 writes no pictures.
+      images: examples to reconstruct, `[n, H, W, C]` float in the likelihood's range, or for a
+        conditional model a dictionary of `image` and `mask`; None or n = 0 writes no pictures.
       seed: of the samples and reconstructions, the same at every step, so that the pictures of
         two steps can be compared.
       read_rows: gives the metrics rows so far, each with `step`; for the picture of the KL.
@@ -45,7 +49,7 @@ class Summaries(keras.callbacks.Callback):
     def __init__(
         self,
         log_dir: str,
-        images: np.ndarray | None,
+        images: np.ndarray | Mapping[str, np.ndarray] | None,
         seed: int,
         read_rows: Callable[[], Sequence[Row]],
     ):
@@ -59,7 +63,7 @@ class Summaries(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         super().set_model(model)
         if self._draws:
-            model.checked(self.images)
+            self._inputs = model.checked_inputs(*model.inputs_of(self.images))
 
     def on_train_end(self, logs=None):
         """Closes the event file; a later write opens another one."""
@@ -70,8 +74,8 @@ class Summaries(keras.callbacks.Callback):
     def write(self, step: int, row: Row, pictures: bool) -> None:
         """Writes a row's finite values under their names as tags, and flushes.
 
-        With pictures, also `kl_area`, `samples` (n * n of them) and `reconstructions` (keep the
-        top k levels, for several k).
+        With pictures, also `kl_area`, `samples` (n * n of them; of a conditional model
+        `completions` instead) and `reconstructions` (keep the top k levels, for several k).
 
         Args:
           step: the global training step.
@@ -90,13 +94,19 @@ class Summaries(keras.callbacks.Callback):
 
     @property
     def _draws(self) -> bool:
-        return self.images is not None and len(self.images) > 0
+        return self.images is not None and len(images_of(self.images)) > 0
 
     def _write_pictures(self, step: int, row: Row) -> None:
         kl_area = self._kl_area(step, row)
         if kl_area is not None:
             tf.summary.image("kl_area", kl_area[np.newaxis])
-        tf.summary.image("samples", self._samples()[np.newaxis])
+        if self.model.config.conditional_stages:
+            grid = completion_grid(
+                self.model, self._inputs, _COMPLETIONS, _COMPLETIONS, seed=self.seed
+            )
+            tf.summary.image("completions", pictures.figure_to_array(grid)[np.newaxis])
+        else:
+            tf.summary.image("samples", self._samples()[np.newaxis])
         tf.summary.image("reconstructions", self._reconstructions()[np.newaxis])
 
     def _kl_area(self, step: int, row: Row) -> np.ndarray | None:
@@ -115,13 +125,13 @@ class Summaries(keras.callbacks.Callback):
     # the pictures of a short run.
 
     def _samples(self) -> np.ndarray:
-        side = len(self.images)
+        side = len(self._inputs[0])
         trace = self.model.walk(None, side * side, seed_tensor(self.seed))
         return pictures.image_grid(self._images(trace), columns=side)
 
     def _reconstructions(self) -> np.ndarray:
-        x = self.model.checked(self.images)
-        view, seed = self.model.watch(x), seed_tensor(self.seed)
+        x = self._inputs[0]
+        view, seed = self.model.watch(*self._inputs), seed_tensor(self.seed)
         rows, levels = [], self.model.config.num_levels
         for k in pictures.depths(levels):
             trace = self.model.walk(view, len(x), seed, num_inferred=k)

@@ -8,10 +8,9 @@ import os
 import time
 from typing import Any
 
-import numpy as np
-
 from matnet_tf import data, experiment
 from matnet_tf.callbacks import Checkpointing, Progress, Schedules, Stops
+from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment
 from matnet_tf.data import Split
 from matnet_tf.model import MatNet
@@ -25,7 +24,7 @@ _PICTURE_SEED = 0
 def train(
     config: Experiment, workdir: str | os.PathLike, started: float | None = None
 ) -> dict[str, Any]:
-    """Trains a MatNet in a work directory, or goes on where it stopped.
+    """Trains a model in a work directory, or goes on where it stopped.
 
     The same step sees the same images and the same noise, whether or not the run was interrupted
     before it: on one CPU device the weights are bit for bit those of an undisturbed run.
@@ -64,20 +63,20 @@ def train(
     return run.finish() if over else run.go(step)
 
 
-def _adapt(model: MatNet, split: Split) -> None:
+def _adapt(model: MatNet | ConditionalMatNet, split: Split) -> None:
     """Gives a model that whitens the statistics of the training images."""
     if model.config.whitening:
         print(f"whitening: covariance of {split.num_images} training images", flush=True)
         model.adapt(split.evaluation_dataset(1000).as_numpy_iterator())
 
 
-def _pictured_images(split: Split, validation: Split | None, num: int) -> np.ndarray | None:
-    """Images to reconstruct in the summaries: of the validation split, or else of the training."""
+def _pictured(split: Split, validation: Split | None, num: int) -> Any:
+    """A batch for the summaries' pictures: of the validation split, or else of the training."""
     if num == 0:
         return None
     source = validation or split
     num = min(num, source.num_images)
-    return next(iter(source.evaluation_dataset(num, indices=range(num)))).numpy()
+    return next(source.evaluation_dataset(num, indices=range(num)).as_numpy_iterator())
 
 
 class _Run:
@@ -90,7 +89,7 @@ class _Run:
         train = config.train
         summaries = Summaries(
             os.path.join(os.fspath(workdir), "tensorboard"),
-            _pictured_images(split, validation, train.summary_images),
+            _pictured(split, validation, train.summary_images),
             _PICTURE_SEED,
             lambda: experiment.metrics_rows(workdir),
         )

@@ -10,45 +10,33 @@ the model (Eq. 13).
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from matnet_tf.inputs import EMPTY, OneClearError, check_specs
 from matnet_tf.monitoring import BoundMetric, SkippedSteps
 from matnet_tf.optimization import Adam
 
-__all__ = ["REGULARIZERS", "TrainableBound", "images_of"]
+__all__ = ["REGULARIZERS", "TrainableBound"]
 
 REGULARIZERS = ("none", "free_energy", "sleep")
 _REGULARIZER_STREAM = 0x5EED  # Sets the noise of the guide's own updates apart from the data's.
-
-EMPTY = "the data set is empty: it has no batch of images"
-
-
-def images_of(element: Any) -> Any:
-    """The images of a data set's element: itself, its first part, or its entry `image`.
-
-    Raises:
-      ValueError: if the element is a dictionary without `image`.
-    """
-    if isinstance(element, dict):
-        if "image" not in element:
-            raise ValueError(f"a dictionary of data needs the key 'image'; got {sorted(element)}")
-        return element["image"]
-    if isinstance(element, (tuple, list)):
-        return images_of(element[0])
-    return element
 
 
 class TrainableBound(keras.Model):
     """A Keras model that maximizes a variational bound; see `MatNet` for a whole one.
 
-    A subclass defines `bound_and_trace(x, seed)`, `regularizer_loss(rows, seed)`, `checked(x)` and
-    `guide_variables`, and calls `add_training_state(level_names)` and `initialize_weights()` when
-    it is built.
+    Its inputs are a tuple of tensors, images `x` first. A subclass defines
+    `bound_and_trace(*inputs, seed)`, `regularizer_loss(inputs, seed)`, `guide_variables`, what its
+    inputs are (`inputs_of`, `element_of`, `checked_inputs`, `valid_inputs`), and calls
+    `add_training_state(level_names)` and `initialize_weights()` when it is built.
     """
+
+    # The stage that trains, those before it being fixed; 0 is all of them. See `ConditionalMatNet`.
+    training_stage = 0
+    trains_in_parts = False
 
     # What `compile` sets beside the optimizer.
     clip_norm: float = 1000.0
@@ -157,7 +145,7 @@ class TrainableBound(keras.Model):
         if validation_data is not None:
             kwargs["validation_data"] = self.checked_data(validation_data)
         before = int(self.step.numpy())
-        with _one_clear_error():
+        with OneClearError():
             history = super().fit(self.checked_data(x), *args, **kwargs)
         if history.epoch and int(self.step.numpy()) == before:
             raise ValueError(EMPTY)
@@ -165,7 +153,7 @@ class TrainableBound(keras.Model):
 
     def evaluate(self, x=None, *args, **kwargs):
         """As `keras.Model.evaluate`: means over images of the ELBO and its parts, in nats."""
-        with _one_clear_error():
+        with OneClearError():
             result = super().evaluate(self.checked_data(x), *args, **kwargs)
         if not self.bound_metric.count.numpy():
             raise ValueError(EMPTY)
@@ -173,29 +161,26 @@ class TrainableBound(keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the mean reconstruction of every image."""
-        with _one_clear_error():
+        with OneClearError():
             return super().predict(self.checked_data(x), *args, **kwargs)
 
     def checked_data(self, x: Any) -> Any:
-        """A data set of images alone, each batch checked; or an array, checked now."""
+        """A data set of the model's inputs alone, each batch checked; or arrays, checked now."""
         if not isinstance(x, tf.data.Dataset):
             if x is None:
                 raise ValueError("data must be a tf.data.Dataset or an array of images; got None")
-            return self.checked(images_of(x)).numpy()
-        spec = images_of(x.element_spec)
-        expected = tuple(self.config.image_shape)
-        known = spec.shape.rank == 4 and spec.shape[1:].is_compatible_with(expected)
-        if not spec.dtype.is_floating or not known:
-            raise ValueError(
-                f"a data set must give batches of float images (batch, "
-                f"{', '.join(map(str, expected))}), as the model's config says; got "
-                f"{spec.dtype.name} {spec.shape}"
-            )
+            arrays = [part.numpy() for part in self.checked_inputs(*self.inputs_of(x))]
+            return self.element_of(*arrays)
+        check_specs(self.inputs_of(x.element_spec), self.config.image_shape)
         if int(x.cardinality()) == 0:
             raise ValueError(EMPTY)
-        pixels = self.likelihood.pixels
-        pixels.check_ready()
-        return x.map(lambda *e: _valid(images_of(e[0] if len(e) == 1 else e), pixels))
+        self.likelihood.pixels.check_ready()
+
+        def prepare(*element):
+            inputs = self.inputs_of(element[0] if len(element) == 1 else element)
+            return self.element_of(*self.valid_inputs(*inputs))
+
+        return x.map(prepare)
 
     def loss_of(self, bound, trace) -> tf.Tensor:
         """The training loss per image, `[B]`: minus log-likelihood plus the weighted KL."""
@@ -213,12 +198,12 @@ class TrainableBound(keras.Model):
         return weighted - bound.log_likelihood
 
     def train_step(self, data):
-        x = tf.cast(images_of(data), tf.float32)
+        inputs, variables = self._tensors(data), self.training_variables
         with tf.GradientTape() as tape:
-            bound, trace = self.bound_and_trace(x, self.step_seed())
-            loss = tf.reduce_sum(self.loss_of(bound, trace)) / self._global_batch_size(x)
-        gradients = tape.gradient(loss, self.trainable_variables)
-        skipped = 1 - self._update(gradients, self.trainable_variables)
+            bound, trace = self.training_bound(inputs, self.step_seed())
+            loss = tf.reduce_sum(self.loss_of(bound, trace)) / self._global_batch_size(inputs[0])
+        gradients = tape.gradient(loss, variables)
+        skipped = 1 - self._update(gradients, variables)
         self.step.assign_add(1)
         self.skipped.assign_add(skipped)
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
@@ -227,21 +212,31 @@ class TrainableBound(keras.Model):
 
     def regularizer_step(self, data) -> None:
         """Updates the guide alone, on as many images from the model as there are in `data`."""
-        x = images_of(data)
-        rows = x.shape[0] or tf.shape(x)[0]
-        seed = tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
+        inputs, seed = self._tensors(data), tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(self.regularizer_loss(rows, seed)) / self._global_batch_size(x)
+            losses = self.regularizer_loss(inputs, seed)
+            loss = tf.reduce_sum(losses) / self._global_batch_size(inputs[0])
         gradients = tape.gradient(loss, self.guide_variables)
         self.skipped.assign_add(1 - self._update(gradients, self.guide_variables))
         # What depends on the number of updates is meant by those on data.
         self.optimizer.iterations.assign_sub(1)
 
     def test_step(self, data):
-        x = tf.cast(images_of(data), tf.float32)
-        bound, _ = self.bound_and_trace(x, self.step_seed())
+        bound, _ = self.bound_and_trace(*self._tensors(data), self.step_seed())
         self.bound_metric.update_state(bound)
         return self.get_metrics_result()
+
+    def _tensors(self, data) -> tuple[tf.Tensor, ...]:
+        return tuple(tf.cast(part, tf.float32) for part in self.inputs_of(data))
+
+    def training_bound(self, inputs, seed: tf.Tensor) -> tuple[Any, Any]:
+        """The bound that is trained on, and its trace."""
+        return self.bound_and_trace(*inputs, seed)
+
+    @property
+    def training_variables(self) -> list[Any]:
+        """The weights that steps on data move."""
+        return self.trainable_variables
 
     def step_seed(self) -> tf.Tensor:
         """The seed of this step's noise, a function of (seed, step, replica)."""
@@ -286,13 +281,10 @@ class TrainableBound(keras.Model):
         # Stock `fit` fails under MultiWorkerMirroredStrategy, and its own loop over
         # steps_per_execution under MirroredStrategy; this one runs under every strategy.
         if self.train_function is None or force:
-            count, step, extra = self.steps_per_execution, self.train_step, self.regularizer_step
-            if self.regularizer == "none":
-                self.train_function = self._steps(count, step)
+            if self.regularizer == "none" and not self.trains_in_parts:
+                self.train_function = self._steps(self.steps_per_execution, self.train_step)
             else:
-                self.train_function = self._chosen(
-                    self._steps(1, step), self._steps(1, step, extra)
-                )
+                self.train_function = self._chosen()
         return self.train_function
 
     def make_test_function(self, force=False):
@@ -319,18 +311,28 @@ class TrainableBound(keras.Model):
 
         return steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
 
-    def _chosen(self, without, with_regularizer):
-        """An execution that chooses anew for each of its steps."""
+    def _chosen(self):
+        """An execution that chooses anew for each of its steps what it is made of."""
+        functions = {}
 
         # In Python: under MirroredStrategy, TensorFlow cannot run a branch within a loop.
         def steps(iterator):
             for _ in range(self.steps_per_execution):
-                since = int(self.step.numpy()) + 1 - self.regularizer_start
-                due = since > 0 and since % self.regularizer_every == 0
-                logs = (with_regularizer if due else without)(iterator)
+                choice = self.training_stage, self._regularizer_is_due()
+                if choice not in functions:
+                    extra = [self.regularizer_step] if choice[1] else []
+                    functions[choice] = self._steps(1, self.train_step, *extra)
+                logs = functions[choice](iterator)
             return logs
 
         return steps
+
+    def _regularizer_is_due(self) -> bool:
+        # While stages train one by one, those before are fixed, their guides too.
+        if self.regularizer == "none" or self.training_stage:
+            return False
+        since = int(self.step.numpy()) + 1 - self.regularizer_start
+        return since > 0 and since % self.regularizer_every == 0
 
     def _graph(self, function):
         """`function` as a `tf.function`, made once."""
@@ -366,26 +368,3 @@ def _check_settings(
             f"regularizer_every >= 1; got {regularizer!r}, {regularizer_start} and "
             f"{regularizer_every}"
         )
-
-
-class _one_clear_error:
-    """Turns a failed check inside a data set into the ValueError that it means."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, tf.errors.InvalidArgumentError):
-            found = re.search("images must be .*? values that are not", str(error))
-            if found:
-                raise ValueError(found.group()) from None
-
-
-def _valid(x: tf.Tensor, pixels: Any) -> tf.Tensor:
-    x = tf.cast(x, tf.float32)
-    bad = tf.math.count_nonzero(pixels.invalid(x))
-    message = tf.strings.format(
-        f"images must be {pixels.expected}; got a batch with {{}} values that are not", bad
-    )
-    with tf.control_dependencies([tf.debugging.Assert(bad == 0, [message])]):
-        return tf.identity(x)

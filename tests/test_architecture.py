@@ -16,9 +16,12 @@ FOUNDATION = ["config", "serialization"]
 LAYERS = [*FOUNDATION, "configured", "distributions", "updates", "joints", "layers"]
 PIXELS = [*FOUNDATION, "configured", "distributions", "updates", "whitening"]
 NETWORK = [*LAYERS, "priors", "whitening", "likelihoods", "autoregression", "network", "descent"]
-TRAINABLE = [*NETWORK, "bounds", "monitoring", "optimization", "training_step"]
-MODEL = [*TRAINABLE, "levels", "model"]
-EXPERIMENT = [*MODEL, "version", "preprocessing", "datasets", "data", "experiment"]
+TRAINABLE = [*NETWORK, "bounds", "inputs", "monitoring", "optimization", "training_step"]
+HIERARCHY = [*TRAINABLE, "hierarchy"]
+MODEL = [*HIERARCHY, "levels", "model"]
+CONDITIONAL = [*HIERARCHY, "conditional_stages", "conditional"]
+MODELS = [*MODEL, *CONDITIONAL]
+EXPERIMENT = [*MODELS, "version", "preprocessing", "datasets", "data", "experiment"]
 MAY_IMPORT = {
     "__init__": None,  # lazy public names: anything
     "version": [],
@@ -27,7 +30,9 @@ MAY_IMPORT = {
     "flags": ["config"],
     "preprocessing": [],
     "datasets": ["config"],
-    "data": ["config", "datasets", "preprocessing"],
+    "image_files": ["config"],
+    "masks": ["config", "image_files", "preprocessing"],
+    "data": ["config", "datasets", "masks", "preprocessing"],
     "distributions": [],
     "bounds": [],
     "updates": ["config"],
@@ -39,13 +44,17 @@ MAY_IMPORT = {
     "autoregression": [*PIXELS, "likelihoods"],
     "priors": ["distributions"],
     "network": [*LAYERS, "priors"],
-    "descent": [*LAYERS, "network"],
+    "descent": [*LAYERS, "likelihoods", "network"],
     "optimization": [],
     "schedules": ["config"],
     "monitoring": [],
-    "training_step": ["bounds", "config", "monitoring", "optimization"],
-    "levels": TRAINABLE,
+    "inputs": [],
+    "training_step": ["bounds", "config", "inputs", "monitoring", "optimization"],
+    "hierarchy": TRAINABLE,
+    "levels": HIERARCHY,
     "model": [m for m in MODEL if m != "model"],
+    "conditional_stages": NETWORK,
+    "conditional": [m for m in CONDITIONAL if m != "conditional"],
     "experiment": [m for m in EXPERIMENT if m != "experiment"],
     "evaluation_files": ["experiment"],
     "progress": [],
@@ -54,18 +63,25 @@ MAY_IMPORT = {
     "scores": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
     "export": EXPERIMENT,
     "pictures": [],
-    "summaries": [*MODEL, "pictures", "schedules"],
+    "completions": [*CONDITIONAL, "pictures"],
+    "summaries": [*MODELS, "completions", "pictures", "schedules"],
     "callbacks": [*EXPERIMENT, "schedules", "summaries"],
     "training": [*EXPERIMENT, "callbacks", "schedules", "summaries"],
-    "figures": [*EXPERIMENT, "evaluation", "pictures"],
+    "figures": [*EXPERIMENT, "completions", "evaluation", "pictures"],
     "class_figures": [*MODEL, "pictures"],
     "clusters": [*EXPERIMENT, "class_figures", "evaluation_files", "measurement", "progress"],
+    "contact_sheet": ["pictures"],
+    "tiling": CONDITIONAL,
+    "imputation": [
+        *(*EXPERIMENT, "contact_sheet", "evaluation_files", "image_files", "progress", "tiling")
+    ],
 }
 
 # The only modules of the package that may import a third party. What is not listed is free.
 DATA_ROOMS = ["data", "datasets"]
 PROBABILITY_ROOMS = [
-    *("distributions", "whitening", "likelihoods", "autoregression", "network", "descent", "model")
+    *("distributions", "whitening", "likelihoods", "autoregression", "network", "descent"),
+    "hierarchy",
 ]
 ROOMS = {
     "absl": ["flags"],

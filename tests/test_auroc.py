@@ -119,6 +119,16 @@ OTHERS = {
         {"name": "svhn_cropped"},
         DataConfig("svhn_cropped", dequantize=True, binarization="none"),
     ),
+    "masked": (
+        DataConfig("mnist", image_size=(14, 14), mask="quadrants", visible=2),
+        {"draw_seed": 1},
+        DataConfig("mnist", image_size=(14, 14), draw_seed=1),
+    ),
+    "masked by a file": (
+        DataConfig("mnist", mask="file", mask_file="/a.png"),
+        {"name": "kmnist"},
+        DataConfig("kmnist", binarization="dynamic"),
+    ),
     "stored binary": (
         DataConfig("binarized_mnist"),
         {"name": "omniglot28"},

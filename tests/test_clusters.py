@@ -395,6 +395,14 @@ def test_a_model_without_a_mixture_needs_a_number_of_clusters(plain):
         cluster(plain)
 
 
+def test_a_conditional_model_has_no_clusters(tmp_path):
+    model = dataclasses.replace(PLAIN, conditional_stages=2)
+    experiment.create(tmp_path, Experiment(model, DataConfig(mask="half")))
+    with pytest.raises(ValueError, match="clustering needs a model of whole images; .*conditional"):
+        cluster(tmp_path, ClusterConfig(components=3))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_weights_that_have_gone_wrong_are_one_error(plain):
     model = experiment.build_model(experiment.read(plain))
     for variable in model.guide.trainable_variables:

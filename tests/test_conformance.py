@@ -14,10 +14,11 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.autoregression import LocalAutoregression, MaskedConvolution
+from matnet_tf.conditional_stages import ConditionalStage
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
-from matnet_tf.likelihoods import Likelihood, Logistic, Normal
+from matnet_tf.likelihoods import Known, Likelihood, Logistic, Normal
 from matnet_tf.model import MatNet
 from matnet_tf.network import BottomUpNetwork, Guide, TopDownNetwork
 from matnet_tf.updates import GRUUpdate, ResidualUpdate
@@ -32,6 +33,7 @@ LIKELIHOODS = {
     "whitened": {"likelihood": "normal", "likelihood_scale": "channel", "whitening": True},
     "local logistic": {"likelihood": "logistic", "likelihood_scale": "scalar", **LOCAL},
 }
+CONDITIONAL = {"conditional_stages": 1, **LOCAL}
 LEVELS = np.random.default_rng(2).integers(0, 256, (2, *SHAPE))
 
 
@@ -69,7 +71,10 @@ def pixels_of(config):
 
 
 def with_pixels(layer, h_td):
-    return layer.distribution(layer(h_td)).log_prob(pixels_of(layer.config))
+    x, known = pixels_of(layer.config), None
+    if layer.config.conditional_stages:
+        known = Known.of(x, tf.constant(LEVELS[..., :1] % 2, tf.float32))
+    return layer.distribution(layer(h_td), known).log_prob(x)
 
 
 def last_layer(make, dense=False, **choices):
@@ -136,6 +141,8 @@ CASES = {
     "local, dense": last_layer(
         LocalAutoregression, dense=True, likelihood="logistic", likelihood_scale="channel", **LOCAL
     ),
+    "local, conditional": last_layer(LocalAutoregression, likelihood="logistic", **CONDITIONAL),
+    "local, dense, conditional": last_layer(LocalAutoregression, dense=True, **CONDITIONAL),
     "bottom-up network": Case(lambda **k: BottomUpNetwork(CONFIG, **k), ((5, 3, 2),)),
     # Keras's functional models do not keep the View that a guide gives.
     "guide": Case(
@@ -305,10 +312,34 @@ def test_every_weight_has_a_path_of_its_own(case):
     assert len(set(paths)) == len(paths) > 0
 
 
-def test_the_top_down_network_comes_back_from_its_config():
-    network = TopDownNetwork(CONFIG, name="top_down")
-    copy = TopDownNetwork.from_config(network.get_config())
-    for each in (network, copy):
-        each.build((None, CONFIG.top_latents))
-    assert copy.config == CONFIG
-    assert [v.path for v in copy.weights] == [v.path for v in network.weights]
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda config: TopDownNetwork(config, name="top_down"),
+        lambda config: ConditionalStage(config, name="stage_1"),
+        lambda config: ConditionalStage(config, refines=True, name="stage_2"),
+    ],
+    ids=["top-down network", "conditional stage", "conditional stage that refines"],
+)
+def test_what_only_holds_parts_comes_back_from_its_config(make):
+    config = dataclasses.replace(CONFIG, conditional_stages=1)
+    layer = make(config)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(copy) is type(layer)
+    for each in (layer, copy):
+        each.build((None, *SHAPE) if isinstance(each, ConditionalStage) else (None, 2))
+    assert copy.config == config and copy.get_config() == layer.get_config()
+    paths = [(v.path, v.shape) for v in layer.weights]
+    assert [(v.path, v.shape) for v in copy.weights] == paths and len(set(paths)) == len(paths) > 9
+
+
+def test_a_stage_that_refines_watches_the_guess_too():
+    config = dataclasses.replace(CONFIG, conditional_stages=1)
+    channels = {}
+    for refines in (False, True):
+        stage = ConditionalStage(config, refines)
+        stage.build((None, *SHAPE))
+        guides = stage.generator, stage.guide
+        channels[refines] = [guide.bottom_up.image_in.kernel.shape[-2] for guide in guides]
+    # Known pixels or the guess, and the mask; the inference guide has the whole image beside it.
+    assert channels == {False: [3, 3], True: [3, 5]}

@@ -326,7 +326,7 @@ def test_splits_can_be_any_that_tfds_understands(directory):
         ({"name": "flat"}, r"`image` of flat must be uint8 or float \[H, W, C\].*uint8 \[3, 4\]"),
         ({"name": "whole"}, "`image` of whole must be uint8 or float .* got int32"),
         ({"name": "wide"}, r"images of wide must lie in \[0, 1\].* to 255"),
-        ({"name": "varying"}, "images of varying vary in size; .* --size=HxW"),
+        ({"name": "varying"}, "images of varying vary in size; add --data.image_size="),
         ({"name": "floats", "dequantize": True}, "8-bit images; .* floats are stored as float32"),
         ({"name": "binarized_mnist", "dequantize": True}, "binarized_mnist have the values 0 to 1"),
         ({"name": "mnist", "dequantize": True}, "mnist is dynamic .* --data.binarization=none"),

@@ -22,7 +22,7 @@ RECORD_FIELDS = {
     *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
     *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
     *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
-    *("dequantization", "elbo_bits_per_dim"),
+    *("dequantization", "elbo_bits_per_dim", "dims"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")
 SETTINGS = Experiment(
@@ -221,6 +221,7 @@ def test_the_record_holds_every_field_and_is_what_the_file_holds(evaluated):
     assert record["weights"] == "raw" and record["checkpoint_step"] == 7
     assert list(record["nll_by_num_samples"]) == ["1", "10", "12"]
     assert record["nll_by_num_samples"]["12"] == record["nll"]
+    assert record["dims"] == 64
     assert record["seconds"] > 0
     rate = record["image_samples_per_second"]
     assert rate == pytest.approx(24 * 12 / record["seconds"])
@@ -235,6 +236,7 @@ def test_the_numbers_of_the_record_follow_from_the_images_results(evaluated):
         for name in ("log_likelihood/12", "elbo", "kl/00_top")
     )
     assert len(bound) == 24
+    assert all(np.all(f["dims"] == 64) for f in files)
     assert record["nll"] == pytest.approx(-np.sum(bound) / 24)
     assert record["neg_elbo"] == pytest.approx(-np.sum(elbo) / 24)
     variance = np.sum((bound - np.sum(bound) / 24) ** 2) / 23
@@ -351,7 +353,8 @@ def test_a_full_disk_leaves_whole_files_only(workdir, monkeypatch):
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(evaluation_files.os, "replace", full)
-    part = evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), {"00_top": np.zeros(2)})
+    kl = {"00_top": np.zeros(2)}
+    part = evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), kl, np.full(2, 64.0))
     with pytest.raises(OSError, match="No space left"):
         evaluation_files.save_batch(workdir / "000000.npz", part, np.arange(2), 1.0)
     assert not list(workdir.glob("000000*"))

@@ -100,33 +100,44 @@ def number(value):
     return np.int32(value)
 
 
+def calls_with_images(model, inputs, dims):
+    """Requests `(signature, inputs)` with what the Python model answers.
+
+    `inputs` are images, or images and masks, by their names; `dims` is how many values of each
+    image the model predicts.
+    """
+    given, more_bits = inputs.values(), BITS_OF_THE_DENSITY[model.config.likelihood]
+    bound, trace = model.elbo(*given), model.infer(*given, seed=4)
+    expected = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
+    expected |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
+    if not model.config.autoregressive:
+        expected["reconstruction"] = model.reconstruct(*given, seed=0)
+    yield "serving_default", inputs, expected
+    nats = model.log_likelihood(*given, NUM_SAMPLES, seed=3, chunk=CHUNK)
+    bits = -nats / (dims * np.log(2)) + more_bits
+    samples = {"num_samples": number(NUM_SAMPLES), "seed": number(3)}
+    yield "log_likelihood", inputs | samples, {"log_likelihood": nats, "bits_per_dim": bits}
+    z = {f"z_{level.name}": level.z for level in trace.levels}
+    loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
+    yield "encode", inputs | {"seed": number(4)}, z | loc
+    for num_inferred in range(model.config.num_levels + 1):
+        settings = {"num_inferred": number(num_inferred), "seed": number(5)}
+        expected = model.reconstruct(*given, num_inferred, seed=5)
+        yield "reconstruct", inputs | settings, {"images": expected}
+
+
 def calls(model):
-    """Requests `(signature, inputs)` with what the Python model answers, for two batch sizes."""
-    more_bits = BITS_OF_THE_DENSITY[model.config.likelihood]
+    """Requests with the answers, for two batch sizes."""
     for x in (images_for(model, 5), images_for(model, 3, seed=1)):
-        bound, trace = model.elbo(x), model.infer(x, seed=4)
-        expected = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
-        expected |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
-        if not model.config.autoregressive:
-            expected["reconstruction"] = model.reconstruct(x, seed=0)
-        yield "serving_default", {"images": x}, expected
-        nats = model.log_likelihood(x, NUM_SAMPLES, seed=3, chunk=CHUNK)
-        inputs = {"images": x, "num_samples": number(NUM_SAMPLES), "seed": number(3)}
-        bits = -nats / (64 * np.log(2)) + more_bits
-        yield "log_likelihood", inputs, {"log_likelihood": nats, "bits_per_dim": bits}
+        yield from calls_with_images(model, {"images": x}, 64)
+        trace = model.infer(x, seed=4)
         z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
-        loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
-        yield "encode", {"images": x, "seed": number(4)}, z | loc
         yield "decode", z, {"images": model.decode(trace.z)}
-        for num_inferred in range(model.config.num_levels + 1):
-            inputs = {"images": x, "num_inferred": number(num_inferred), "seed": number(5)}
-            expected = model.reconstruct(x, num_inferred, seed=5)
-            yield "reconstruct", inputs, {"images": expected}
     inputs = {"num": number(6), "temperature": np.float32(0.7), "seed": number(2)}
     yield "sample", inputs, {"images": model.sample(6, temperature=0.7, seed=2)}
 
 
-def answers(model):
+def answers(model, calls):
     """What `calls` gives, without tracing: only the signatures have to be graphs.
 
     The loops of the local model are longer than its tracing.
@@ -164,15 +175,19 @@ def test_the_batch_is_dynamic_and_the_image_is_not(signatures):
     assert outputs["elbo"].shape.rank == 1 and outputs["elbo"].shape[0] is None
 
 
+def stored_sizes(path):
+    """How many numbers each variable of a SavedModel has, sorted."""
+    stored = tf.train.list_variables(str(path / "variables" / "variables"))
+    return sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
+
+
 def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(saved):
     model, path = saved
-    stored = tf.train.list_variables(str(path / "variables" / "variables"))
-    sizes = sorted(int(np.prod(shape)) for name, shape in stored if "CHECKPOINTABLE" not in name)
     statistics = []  # Of whitening: mean, matrix and its inverse, log-determinant, count.
     if model.config.whitening:
         statistics = [64, 64 * 64, 64 * 64, 1, 1]
     trained = [int(np.prod(v.shape)) for v in model.trainable_variables]
-    assert sizes == sorted(trained + statistics)
+    assert stored_sizes(path) == sorted(trained + statistics)
 
 
 def quantiles(model):
@@ -180,7 +195,8 @@ def quantiles(model):
 
     A draw of a level may be the next one where two computations differ in the last bit.
     """
-    return {"images": 0.98} if model.config.autoregressive else {}
+    draws = {"images": 0.98, "samples": 0.98, "mean": 0.9}
+    return draws if model.config.autoregressive else {}
 
 
 # It runs without the repository on its path, and cannot import these even where installed.
@@ -214,29 +230,36 @@ print(json.dumps(differences))
 """
 
 
-def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
-    model, path = saved
-    requests = [(n, i, {k: np.asarray(v) for k, v in e.items()}) for n, i, e in answers(model)]
-    (tmp_path / "requests").write_bytes(pickle.dumps(requests))
+def differences_in_a_fresh_process(model, path, calls, folder):
+    """How far the answers are from the model's, `(signature, output, difference)`."""
+    requests = [
+        (name, inputs, {key: np.asarray(value) for key, value in expected.items()})
+        for name, inputs, expected in answers(model, calls)
+    ]
+    (folder / "requests").write_bytes(pickle.dumps(requests))
     done = subprocess.run(
         [
-            *(sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(tmp_path / "requests")),
+            *(sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(folder / "requests")),
             json.dumps(quantiles(model)),
         ],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    differences = json.loads(done.stdout.splitlines()[-1])
-    assert {name for name, *_ in differences} == set(export.signatures_of(model))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
+    differences = differences_in_a_fresh_process(*saved, calls, tmp_path)
+    assert {name for name, *_ in differences} == set(export.signatures_of(saved[0]))
     assert max(difference for *_, difference in differences) < 1e-5, differences
 
 
 def test_every_signature_gives_what_the_model_gives(saved, signatures):
     model = saved[0]
-    for name, inputs, expected in answers(model):
+    for name, inputs, expected in answers(model, calls):
         answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
         assert set(answer) == set(expected)
         for key, value in expected.items():

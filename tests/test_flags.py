@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from test_config import OTHER_VALUES, ROWS, every_field_changed, other
+from test_config import KINDS, OTHER_VALUES, ROWS, every_field_changed, other
 
 from matnet_tf import flags
 from matnet_tf.config import (
@@ -43,8 +43,9 @@ def test_every_field_survives_its_flag(owner, name):
     assert type(getattr(again, name)) is type(OTHER_VALUES[owner][name])
 
 
-def test_a_whole_experiment_survives_its_flags():
-    experiment = every_field_changed()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_experiment_survives_its_flags(kind):
+    experiment = every_field_changed(kind)
     assert read(*flags.to_flags(experiment)) == experiment
 
 

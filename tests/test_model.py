@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.levels import seed_tensor
+from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
 from matnet_tf.optimization import Adam
 

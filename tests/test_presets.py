@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from matnet_tf import data, flags
+from matnet_tf import data, flags, masks
 from matnet_tf.config import Experiment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -17,6 +17,7 @@ SHAPES = {
     "binarized_mnist": (28, 28, 1),
     "omniglot28": (28, 28, 1),
     "cifar10": (32, 32, 3),
+    "image_folder": (64, 64, 3),  # The photos that its preset is for.
 }
 each = pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 
@@ -33,7 +34,13 @@ def test_there_are_presets():
 def test_a_preset_is_an_experiment_whose_model_fits_its_data(path):
     experiment = experiment_of(path)
     assert experiment != Experiment()
-    assert experiment.model.image_shape == SHAPES[experiment.data.name]
+    *size, channels = experiment.model.image_shape
+    if experiment.data.image_size:
+        assert list(experiment.data.image_size) == size and channels == 3
+    else:
+        assert experiment.model.image_shape == SHAPES[experiment.data.name]
+    if experiment.data.mask != "none":
+        masks.check(experiment.data, experiment.model.image_shape)
 
 
 @each

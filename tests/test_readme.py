@@ -52,6 +52,12 @@ def test_the_code_runs_as_written_and_gives_what_its_comments_say(tmp_path, monk
     assert [mean.shape for mean in names["means"]] == [z.shape for z in names["trace"].z]
     assert names["ratio"].shape == (rows,) and np.isfinite(names["ratio"]).all()
     np.testing.assert_allclose(np.sum(names["classes"], axis=1), np.ones(rows), rtol=1e-4)
+    assert np.mean(names["hidden_log_p"]) > np.mean(names["hidden_bound"].elbo)
+    batch = names["batch"]
+    known = np.broadcast_to(batch["mask"] > 0, names["samples"].shape)
+    image = np.broadcast_to(batch["image"], known.shape)
+    np.testing.assert_array_equal(names["samples"].numpy()[known], image[known])
+    assert names["mean"].shape == batch["image"].shape
     assert [path.name for path in tmp_path.iterdir()] == ["digits.keras"]
 
 

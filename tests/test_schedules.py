@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from matnet_tf.config import TrainConfig
-from matnet_tf.schedules import progress_at, settings_at
+from matnet_tf.schedules import progress_at, settings_at, stage_at
 
 
 def rates(config, progress):
@@ -56,3 +56,21 @@ def test_the_kl_weight_rises_linearly_over_its_warm_up(schedule):
 
 def test_a_constant_kl_weight_is_one():
     assert settings_at(TrainConfig(), 0, 0.0).kl_weight == 1.0
+
+
+def test_stages_train_one_after_another_and_then_all_at_once():
+    config = TrainConfig(stage_by_stage=0.6)
+    found = [stage_at(config, p, 3) for p in (0.0, 0.19, 0.21, 0.39, 0.41, 0.59, 0.6, 1.0)]
+    assert found == [1, 1, 2, 2, 3, 3, 0, 0]
+    assert [stage_at(TrainConfig(), p, 2) for p in (0.0, 0.5, 1.0)] == [0, 0, 0]
+    whole = TrainConfig(stage_by_stage=1.0)
+    assert [stage_at(whole, p, 2) for p in (0.0, 0.49, 0.5, 0.99, 1.0)] == [1, 1, 2, 2, 0]
+
+
+def test_each_stage_that_trains_alone_has_a_warm_up():
+    config = TrainConfig(learning_rate=2.0, stage_by_stage=0.5)
+    places = [0.0, 0.0125, 0.025, 0.2, 0.25, 0.2625, 0.3, 0.5, 0.75]
+    found = [settings_at(config, 0, p, stages=2) for p in places]
+    np.testing.assert_allclose([s.learning_rate for s in found], [0, 1, 2, 2, 0, 1, 2, 2, 2])
+    assert [s.training_stage for s in found] == [1, 1, 1, 1, 2, 2, 2, 0, 0]
+    assert settings_at(TrainConfig(), 5, 0.5, stages=2).training_stage == 0

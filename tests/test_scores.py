@@ -313,6 +313,19 @@ def test_images_of_another_kind_than_the_likelihood_s_are_refused(tmp_path):
         score(tmp_path, QUICK, {"binarization": "dynamic"})
 
 
+def test_a_conditional_model_is_refused(tmp_path):
+    model = dataclasses.replace(MODEL, conditional_stages=1)
+    experiment.create(tmp_path, Experiment(model, DataConfig(mask="half")))
+    with pytest.raises(ValueError, match="scoring needs a model of whole images; .*conditional"):
+        score(tmp_path, QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_masks_are_refused(workdir):
+    with pytest.raises(ValueError, match="conditional_stages of at least 1, .* 0 with mask 'half'"):
+        score(workdir, QUICK, {"mask": "half"})
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["num_samples", "model_digest"])
 def test_inliers_whose_record_says_that_they_do_not_compare_are_refused(

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from matnet_tf.bounds import Bound
 from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.inputs import images_of
 from matnet_tf.model import MatNet
 from matnet_tf.monitoring import BoundMetric, SkippedSteps, TrainingDiverged
 from matnet_tf.optimization import Adam
-from matnet_tf.training_step import images_of
 
 CONFIG = ModelConfig((3, 2, 1), (Stage(1, 5, 2, 1),), top_latents=2, top_units=4)
 SEED = tf.constant([0, 3])

@@ -8,6 +8,7 @@ is a file of such flags.
 """
 
 from matnet_tf.config.clusters import ClusterConfig
+from matnet_tf.config.imputations import ImputeConfig, Rectangle
 from matnet_tf.config.model import ModelConfig, Stage, halvings
 from matnet_tf.config.run import DataConfig, EvaluateConfig, Experiment, ScoreConfig, TrainConfig
 
@@ -16,7 +17,9 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "Experiment",
+    "ImputeConfig",
     "ModelConfig",
+    "Rectangle",
     "ScoreConfig",
     "Stage",
     "TrainConfig",

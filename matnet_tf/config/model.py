@@ -139,6 +139,16 @@ class ModelConfig:
         False,
         "give z_0 to every top-down module, beside its own latent, as the reference did for Fig. 3",
     )
+    conditional_stages: int = field(
+        0,
+        "0: a model of whole images; 1: a conditional MatNet, which predicts hidden pixels from "
+        "known ones (Eq. 3); 2 and more: one whose later stages refine the guess of those before",
+    )
+    known_everywhere: bool = field(
+        True,
+        "in a conditional model, give the state of the merge modules that watch the known pixels "
+        "to every top-down module, beside its latent: p(x_u | z, x_k) of Eq. 3",
+    )
     latent_scale: float = field(
         0.2, "initial value of the trained scalar on every Gaussian's mean and log-variance"
     )
@@ -205,6 +215,7 @@ class ModelConfig:
             "ModelConfig.mixture_weights='trained' needs mixture_components of at least 1; got 0",
         )
         self._check_likelihood()
+        self._check_conditional()
         self._check_sizes()
 
     def _check_likelihood(self):
@@ -229,6 +240,22 @@ class ModelConfig:
             self.autoregressive_filters >= channels,
             f"ModelConfig.autoregressive_filters must be at least {channels}, one for each channel "
             f"of the image; got {self.autoregressive_filters}",
+        )
+
+    def _check_conditional(self):
+        check_at_least(self, 0, "conditional_stages")
+        if not self.conditional_stages:
+            return
+        require(
+            self.prior == "learned" and not self.mixture_components and self.merge_state,
+            "ModelConfig.conditional_stages takes every prior from merge modules that watch the "
+            "known pixels: it goes with prior='learned', merge_state=True and no mixture; got "
+            f"{self.prior!r}, {self.merge_state} and {self.mixture_components} components",
+        )
+        require(
+            not self.whitening,
+            "ModelConfig.whitening mixes known pixels with hidden ones: it does not go with "
+            f"conditional_stages; got {self.conditional_stages}",
         )
 
     def _check_sizes(self):
@@ -256,13 +283,23 @@ class ModelConfig:
             finer, finer_name = stage.shape, f"stage {stage}"
 
     @property
-    def num_levels(self) -> int:
-        """How many latents there are, z_0 included."""
+    def levels_per_stage(self) -> int:
+        """How many latents a conditional stage has, its z_0 included."""
         return 1 + sum(stage.modules for stage in self.stages)
 
     @property
+    def num_levels(self) -> int:
+        """How many latents there are, every z_0 included."""
+        return self.levels_per_stage * max(1, self.conditional_stages)
+
+    @property
     def level_names(self) -> tuple[str, ...]:
-        """Names of the latents, sorted = top-down order: `00_top`, `01_7x7`, ..."""
+        """Names of the latents, sorted = top-down order: `00_top`, `01_7x7`, ...
+
+        Those of the second stage of a conditional model go on with `03_s2_top`, and so on.
+        """
         labels = ["top"] + [s.label for s in self.stages for _ in range(s.modules)]
+        later = range(2, self.conditional_stages + 1)
+        labels += [f"s{number}_{label}" for number in later for label in labels]
         digits = max(2, len(str(len(labels) - 1)))
         return tuple(f"{i:0{digits}d}_{label}" for i, label in enumerate(labels))

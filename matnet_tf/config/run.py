@@ -19,6 +19,15 @@ from matnet_tf.config.model import ModelConfig
 
 __all__ = ["DataConfig", "EvaluateConfig", "Experiment", "ScoreConfig", "TrainConfig"]
 
+# The fields of `DataConfig` that belong to one kind of mask.
+_MASK_FIELDS = {
+    "quadrants": ("visible", "quadrant_order"),
+    "occluders": ("occluders", "occluder_size"),
+    "pixels": ("known_share",),
+    "half": ("half",),
+    "file": ("mask_file",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -43,15 +52,56 @@ class DataConfig:
         "needs it: drawn anew each time an image is seen, one fixed draw for evaluation",
     )
     draw_seed: int = field(
-        0, "of the fixed draw of binarization or dequantization for validation and test images"
+        0,
+        "of the fixed draw of binarization, dequantization and masks, for validation and test "
+        "images",
     )
     validation_images: int = field(
         0, "images cut from the end of the training split for validation; 0 is no validation"
     )
     train_split: str = field("train", "TFDS split to train on")
     test_split: str = field("test", "TFDS split that bin/evaluate touches, and nothing else")
+    image_size: tuple[int, ...] = field(
+        (),
+        "HEIGHT,WIDTH to which stored images are brought, as a set whose images vary in size needs "
+        "it: the largest central part of that shape, resized; empty keeps them as they are",
+    )
+    mask: str = field(
+        "none",
+        "what of an image is hidden, for conditional models; quadrants: all but `visible` of the "
+        "four; occluders: rectangles; pixels: each on its own; half: all but the `half`; file: "
+        "what is black in `mask_file`",
+        ("none", *_MASK_FIELDS),
+    )
+    visible: int = field(1, "known quadrants, 1 to 3, for mask quadrants")
+    quadrant_order: str = field(
+        "fixed",
+        "which quadrants are known; fixed: lower left, then upper left, then upper right, as Sohn "
+        "et al. (2015) have it; random: that many, drawn for each image",
+        ("fixed", "random"),
+    )
+    occluders: int = field(
+        3,
+        "rectangles hidden in each image, for mask occluders: each anywhere within it, so they may "
+        "overlap",
+    )
+    occluder_size: tuple[int, int] = field((20, 20), "HEIGHT,WIDTH of the occluders")
+    known_share: float = field(
+        0.5, "probability that a pixel is known, in [0, 1), for mask pixels; one is always hidden"
+    )
+    half: str = field(
+        "left",
+        "the half that is known, for mask half; random: drawn for each image",
+        ("left", "right", "top", "bottom", "random"),
+    )
+    mask_file: str = field(
+        "",
+        "for mask file: a PNG or JPEG of the images' size, white (128 and above) where a pixel is "
+        "known and black where it is hidden, in every image",
+    )
 
     def __post_init__(self):
+        make_tuple(self, "image_size", "occluder_size")
         check_types(self)
         require(bool(self.name), "DataConfig.name must name a data set; got ''")
         check_at_least(self, 0, "validation_images", "draw_seed")
@@ -64,6 +114,48 @@ class DataConfig:
             self.train_split != self.test_split,
             f"DataConfig.train_split and test_split must differ; both are {self.train_split!r}",
         )
+        require(
+            not self.image_size or _is_size(self.image_size),
+            f"DataConfig.image_size must be empty or height and width, whole numbers of at least "
+            f"1; got {self.image_size}",
+        )
+        self._check_mask()
+
+    def _check_mask(self):
+        for kind, names in _MASK_FIELDS.items():
+            for name in names if self.mask != kind else ():
+                value = getattr(self, name)
+                require(
+                    value == getattr(DataConfig, name),
+                    f"DataConfig.{name} goes with mask {kind!r}; got {value!r} with {self.mask!r}",
+                )
+        check_between(self, 1, 3, "visible")
+        check_at_least(self, 1, "occluders")
+        require(
+            _is_size(self.occluder_size),
+            f"DataConfig.occluder_size must be height and width, whole numbers of at least 1; got "
+            f"{self.occluder_size}",
+        )
+        require(
+            0 <= self.known_share < 1,
+            f"DataConfig.known_share must lie in [0, 1); got {self.known_share!r}",
+        )
+        require(
+            bool(self.mask_file) or self.mask != "file",
+            "DataConfig.mask 'file' needs a mask_file; got ''",
+        )
+
+    def unmasked(self) -> DataConfig:
+        """The same images with nothing hidden."""
+        own = [name for names in _MASK_FIELDS.values() for name in names]
+        return dataclasses.replace(
+            self, mask="none", **{name: getattr(DataConfig, name) for name in own}
+        )
+
+
+def _is_size(values: tuple) -> bool:
+    """Whether these are height and width: two whole numbers of at least 1."""
+    return len(values) == 2 and all(type(value) is int and value >= 1 for value in values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +227,11 @@ class TrainConfig:
     )
     regularizer_start: int = field(0, "steps before the first update by the regularizer")
     regularizer_every: int = field(1, "steps from one update by the regularizer to the next")
+    stage_by_stage: float = field(
+        0.0,
+        "progress up to which the stages of a conditional model are trained one after another, in "
+        "equal parts, those before being fixed; afterwards all at once; 0 is all from the start",
+    )
     jit_compile: bool = field(False, "compile the training step with XLA")
     steps_per_execution: int = field(1, "steps run between two looks by Python")
     checkpoint_every: int = field(1000, "steps between checkpoints, metrics rows and summaries")
@@ -155,7 +252,7 @@ class TrainConfig:
         check_at_least(self, 0, "regularizer_start")
         check_at_least(self, 1, "regularizer_every")
         check_positive(self, "learning_rate", "epsilon", "skip_norm")
-        check_between(self, 0, 1, "decay_from", "kl_warmup", "kl_start")
+        check_between(self, 0, 1, "decay_from", "kl_warmup", "kl_start", "stage_by_stage")
         for name in ("beta_1", "beta_2", "average_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, f"TrainConfig.{name} must lie in [0, 1); got {value!r}")
@@ -237,4 +334,18 @@ class Experiment:
             not self.data.dequantize or self.model.likelihood == "normal",
             f"DataConfig.dequantize goes with ModelConfig.likelihood 'normal'; got "
             f"{self.model.likelihood!r}",
+        )
+        self._check_conditional()
+
+    def _check_conditional(self):
+        stages = self.model.conditional_stages
+        require(
+            bool(stages) == (self.data.mask != "none"),
+            f"a conditional model, ModelConfig.conditional_stages of at least 1, goes with "
+            f"DataConfig.mask, and only that does; got {stages} with mask {self.data.mask!r}",
+        )
+        require(
+            not self.train.stage_by_stage or stages > 1,
+            f"TrainConfig.stage_by_stage is for ModelConfig.conditional_stages of at least 2; got "
+            f"{self.train.stage_by_stage} with {stages}",
         )

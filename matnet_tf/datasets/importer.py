@@ -53,18 +53,20 @@ class Prepared:
     Attributes:
       name: TFDS name.
       folder: where it lies.
-      image_shape: height, width and channels.
+      image_shape: height, width and channels; None for what varies from image to image.
       splits: images by split.
     """
 
     name: str
     folder: pathlib.Path
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int | None, ...]
     splits: dict[str, int]
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {split}" for split, count in self.splits.items())
         shape = "x".join(map(str, self.image_shape))
+        if None in self.image_shape:
+            shape = "varying size (load them with --data.image_size=HEIGHT,WIDTH)"
         return f"{self.name}: {counts} images of {shape} in {self.folder}"
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from matnet_tf.datasets.images import MemoryImages, StreamedImages, deterministic
+from matnet_tf.datasets.resizing import resize
 
 __all__ = ["MEMORY_BYTES", "check_disjoint", "image_feature", "read", "split_size"]
 
@@ -22,10 +23,16 @@ __all__ = ["MEMORY_BYTES", "check_disjoint", "image_feature", "read", "split_siz
 MEMORY_BYTES = 4 * 2**30
 
 _READ_BATCH = 1000
+# 16 calls at a time, on however few cores: with 2, MNIST took 3.4 s instead of 1.2 s.
+_PARALLEL_CALLS = 16
 
 
 def read(
-    folder: pathlib.Path, split: str, part: slice, white: int
+    folder: pathlib.Path,
+    split: str,
+    part: slice,
+    white: int,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[MemoryImages | StreamedImages, np.ndarray | None]:
     """The images of a part of a split, and their labels.
 
@@ -34,6 +41,7 @@ def read(
       split: TFDS split, such as `train` or `train[:1000]`.
       part: positions `slice(start, stop)` within the split.
       white: the stored value of uint8 images that means 1.0: 255, or 1 where they are binary.
+      image_size: height and width to which images are brought, as `resize` does; None keeps them.
 
     Returns:
       The images, uint8 with 255 for 1.0 or float32 in [0, 1], and the labels `[N]`, int64, or None
@@ -43,16 +51,16 @@ def read(
       ValueError: if there is no such split, it is empty, or its images cannot be used.
     """
     builder = tfds.builder_from_directory(os.fspath(folder))
-    feature = image_feature(builder.info)
+    shape = _image_shape(builder.info, image_size)
     total = _size(builder.info, split)
-    kind = np.dtype(feature.np_dtype)
-    if total * math.prod(feature.shape) * kind.itemsize <= MEMORY_BYTES:
+    kind = np.dtype(builder.info.features["image"].np_dtype)
+    if total * math.prod(shape) * kind.itemsize <= MEMORY_BYTES:
         stamp = (folder / "dataset_info.json").stat().st_mtime_ns
-        images, labels = _read_all(folder, split, white, stamp)
+        images, labels = _read_all(folder, split, white, image_size, stamp)
         return MemoryImages(images[part]), None if labels is None else labels[part]
     factor = 255 // white if kind == np.uint8 else 1
     dataset = _dataset(builder, split, {"image"}).skip(part.start).take(part.stop - part.start)
-    dataset = dataset.map(lambda example: example["image"] * factor)
+    dataset = _resized(dataset, image_size).map(lambda example: example["image"] * factor)
     return StreamedImages(dataset, part.stop - part.start), None
 
 
@@ -106,7 +114,7 @@ def image_feature(info: tfds.core.DatasetInfo) -> tfds.features.FeatureConnector
     """The feature `image` of a data set.
 
     Raises:
-      ValueError: if there is none, or it is not uint8 or float `[H, W, C]` of one size.
+      ValueError: if there is none, or it is not uint8 or float `[H, W, C]`.
     """
     features = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
     if "image" not in features:
@@ -118,19 +126,34 @@ def image_feature(info: tfds.core.DatasetInfo) -> tfds.features.FeatureConnector
             f"the feature `image` of {info.name} must be uint8 or float [H, W, C]; got "
             f"{kind.name} {list(feature.shape or ())}"
         )
-    if None in feature.shape:
-        raise ValueError(
-            f"the images of {info.name} vary in size; save them in a folder and make them one "
-            "size with bin/prepare --data.name=image_folder --source=DIR --size=HxW"
-        )
     return feature
+
+
+def _image_shape(
+    info: tfds.core.DatasetInfo, image_size: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    """Height, width and channels of the images as they are read.
+
+    Raises:
+      ValueError: as `image_feature`; or if they vary.
+    """
+    *stored, channels = image_feature(info).shape
+    if channels is None:
+        raise ValueError(f"the images of {info.name} vary in the number of their channels")
+    if None in stored and not image_size:
+        raise ValueError(
+            f"the images of {info.name} vary in size; add --data.image_size=HEIGHT,WIDTH, to which "
+            f"they are then brought"
+        )
+    return (*(image_size or stored), channels)
 
 
 def _dataset(builder: tfds.core.DatasetBuilder, split: str, wanted: set[str]) -> tf.data.Dataset:
     """The examples of a split in the order in which they lie on disk."""
-    # 16 calls at a time, on however few cores: with 2, MNIST took 3.4 s instead of 1.2 s.
     config = tfds.ReadConfig(
-        interleave_cycle_length=1, try_autocache=False, num_parallel_calls_for_decode=16
+        interleave_cycle_length=1,
+        try_autocache=False,
+        num_parallel_calls_for_decode=_PARALLEL_CALLS,
     )
     dataset = deterministic(builder.as_dataset(split=split, read_config=config))
     if wanted == set(builder.info.features):
@@ -138,9 +161,22 @@ def _dataset(builder: tfds.core.DatasetBuilder, split: str, wanted: set[str]) ->
     return dataset.map(lambda example: {name: example[name] for name in wanted})
 
 
+def _resized(dataset: tf.data.Dataset, image_size: tuple[int, int] | None) -> tf.data.Dataset:
+    """The same examples with images of one size; None keeps theirs."""
+    if not image_size:
+        return dataset
+    return dataset.map(
+        lambda example: example | {"image": resize(example["image"], image_size)}, _PARALLEL_CALLS
+    )
+
+
 @functools.lru_cache(maxsize=2)
 def _read_all(
-    folder: pathlib.Path, split: str, white: int, stamp: int
+    folder: pathlib.Path,
+    split: str,
+    white: int,
+    image_size: tuple[int, int] | None,
+    stamp: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Every image and label of a split; kept, so that train and validation are read once.
 
@@ -148,13 +184,14 @@ def _read_all(
     """
     del stamp
     builder = tfds.builder_from_directory(os.fspath(folder))
-    feature, label = image_feature(builder.info), _label_feature(builder.info)
+    shape, label = _image_shape(builder.info, image_size), _label_feature(builder.info)
     total = _size(builder.info, split)
-    images = np.empty((total, *feature.shape), feature.np_dtype)
+    images = np.empty((total, *shape), builder.info.features["image"].np_dtype)
     labels = np.empty(total, np.int64)
     done = 0
     wanted = {"image"} | ({label} if label else set())
-    for batch in _dataset(builder, split, wanted).batch(_READ_BATCH).as_numpy_iterator():
+    dataset = _resized(_dataset(builder, split, wanted), image_size)
+    for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
         rows = slice(done, done + len(batch["image"]))
         images[rows] = batch["image"]
         if label:
