@@ -299,6 +299,7 @@ def test_a_saved_model_loads_equal(cls, config, tmp_path, eagerly):
     same_bits(*[m.impute(images(), masks(), 2) for m in (loaded, model)])
 
 
+@pytest.mark.slow
 def test_a_model_of_two_stages_is_one_with_two_conditional_stages(eagerly):
     model, same = TwoStageMatNet(ONE, seed=3), ConditionalMatNet(TWO, seed=3)
     assert model.config == TWO

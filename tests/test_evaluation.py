@@ -182,6 +182,7 @@ def quick_bound(model, batches):
     return importance_weighted_bound(model, batches, 12, chunk=72)
 
 
+@pytest.mark.slow
 def test_a_batch_does_not_depend_on_the_batches_around_it(model):
     x = binary_images(18)
     whole = quick_bound(model, [x[:6], x[6:12], x[12:]])

@@ -167,6 +167,7 @@ def ask(signature, inputs):
     return {name: value.numpy() for name, value in answer.items()}
 
 
+@pytest.mark.slow
 def test_every_signature_gives_what_the_model_gives(model, signatures):
     for name, inputs, expected in answers(model, calls):
         answer = ask(signatures[name], inputs)

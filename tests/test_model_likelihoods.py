@@ -252,6 +252,7 @@ def test_the_weights_of_a_bound_are_all_but_the_training_state(kind):
     assert statistics == (expected if model.config.whitening else set())
 
 
+@pytest.mark.slow
 def test_a_pass_of_a_bound_holds_fewer_samples_of_a_larger_model():
     small = MatNet(config_of("local bernoulli")).samples_per_pass
     assert small == 5000

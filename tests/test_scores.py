@@ -108,6 +108,7 @@ def column(rows, name):
 # The numbers.
 
 
+@pytest.mark.slow
 def test_scores_are_log_mean_exps_of_the_model_s_log_weights(scored, loaded):
     rows, model = table_of(scored[0] / "scores" / "digits_test.csv")[1], loaded.model
     chosen = np.array([int(row["index"]) for row in rows])
