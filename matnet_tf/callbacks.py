@@ -74,6 +74,10 @@ class Progress(keras.callbacks.Callback):
         steps = self._step - self._first[1]
         return steps * self.config.batch_size / (time.monotonic() - self._first[0])
 
+    def on_train_begin(self, logs=None):
+        if self._step != int(self.model.step.numpy()):
+            self._first = None  # Training begins, or has gone back: it is measured from here.
+
     def on_train_batch_end(self, batch, logs=None):
         now = time.monotonic()
         if self._first is None:
@@ -111,18 +115,27 @@ def _clock(seconds: float) -> str:
 
 
 class Schedules(keras.callbacks.Callback):
-    """Sets learning rate, beta_1, KL weight and the stage that trains before every execution."""
+    """Sets learning rate, beta_1, KL weight and the stage that trains before every execution.
 
-    def __init__(self, config: TrainConfig, progress: Progress):
+    Args:
+      config: the schedules.
+      progress: how far the run is.
+      rate_factor: variable by which the learning rate is multiplied.
+    """
+
+    def __init__(self, config: TrainConfig, progress: Progress, rate_factor: tf.Variable):
         super().__init__()
         self.config = config
         self.progress = progress
+        self.rate_factor = rate_factor
         self.current: Settings | None = None
 
     def on_train_batch_begin(self, batch, logs=None):
         step = int(self.model.step.numpy())
         progress, stages = self.progress.fraction(step), self.model.config.conditional_stages
         settings = settings_at(self.config, step, progress, stages)
+        rate = settings.learning_rate * float(self.rate_factor.numpy())
+        settings = settings._replace(learning_rate=rate)
         if settings == self.current:
             return
         self.current = settings
@@ -183,11 +196,15 @@ class Checkpointing(keras.callbacks.Callback):
         self.progress = progress
         self.summaries = summaries
         self.validation = validation
-        step = int(checkpoints.model.step.numpy())
-        rows = experiment.metrics_rows(workdir)
+        self.go_on_from_checkpoint()
+
+    def go_on_from_checkpoint(self) -> None:
+        """Takes the rows and the metric as they were at the step that has been restored."""
+        step = int(self.checkpoints.model.step.numpy())
+        rows = experiment.metrics_rows(self.workdir)
         self.rows = [row for row in rows if row["step"] <= step]
-        self._metric = [v.numpy() for v in checkpoints.model.bound_metric.variables]
-        self._partial = step % config.checkpoint_every != 0
+        self._metric = [v.numpy() for v in self.checkpoints.model.bound_metric.variables]
+        self._partial = step % self.config.checkpoint_every != 0
 
     def last_row(self) -> dict[str, Any]:
         return self.rows[-1] if self.rows else {}

@@ -14,14 +14,13 @@ import csv
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from matnet_tf.checkpoints import Checkpoints
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
 from matnet_tf.hierarchy import Hierarchy
@@ -217,87 +216,6 @@ def load(workdir: str | os.PathLike, weights: str = "auto") -> Loaded:
     if averaged:
         _assign_averages(model)
     return Loaded(experiment, model, step, "averaged" if averaged else "raw")
-
-
-class Checkpoints:
-    """Saves and restores all that training goes on from: weights, optimizer, counters, metric.
-
-    Variables are saved under their paths, since TensorFlow's own walk over the model would miss
-    those of layers in lists.
-
-    Args:
-      model: a compiled model whose optimizer is built.
-      workdir: the work directory.
-      keep: how many checkpoints to keep.
-    """
-
-    def __init__(self, model: Hierarchy, workdir: str | os.PathLike, keep: int = 2):
-        self.model = model
-        self.seconds = tf.Variable(0.0, dtype=tf.float64)  # of training so far, start-ups included
-        state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
-        named = {v.path.replace("/", "."): v.value for v in state}
-        if len(named) != len(state):
-            raise RuntimeError("two variables of the model share a path")
-        folder = pathlib.Path(workdir) / "checkpoints"
-        checkpoint = tf.train.Checkpoint(variables=named, seconds=self.seconds)
-        self._checkpoint = checkpoint
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
-
-    def save(self) -> None:
-        """Writes a checkpoint for the model's step; the older ones stay until it is whole.
-
-        Raises:
-          OSError: if it cannot be written, such as on a full disk; the older ones are intact.
-        """
-        step = int(self.model.step.numpy())
-        try:
-            self._manager.save(checkpoint_number=step)
-        except (tf.errors.OpError, OSError) as error:
-            self._discard(step)
-            # TensorFlow puts the system's own words last, behind a long path.
-            reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
-            raise OSError(
-                f"the checkpoint of step {step} could not be written: {reason}; "
-                f"the one before it is kept"
-            ) from None
-
-    def _discard(self, step):
-        folder = pathlib.Path(self._manager.directory)
-        for path in [*folder.glob(f"*-{step}.*"), *folder.glob(f"*-{step}_temp")]:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _paths(self) -> list[str]:
-        """Checkpoints by step, found by their files: the list that TensorFlow keeps may be torn."""
-        found = {}
-        for path in pathlib.Path(self._manager.directory).glob("ckpt-*.index"):
-            number = path.stem.removeprefix("ckpt-")
-            if number.isdecimal():
-                found[int(number)] = str(path.with_suffix(""))
-        return [found[number] for number in sorted(found)]
-
-    def restore(self) -> int:
-        """Restores the newest readable checkpoint and gives its step; 0 if there is none.
-
-        Raises:
-          ValueError: if there are checkpoints, but none is readable.
-        """
-        paths = self._paths()
-        for path in reversed(paths):
-            try:
-                self._checkpoint.restore(path).assert_consumed()
-            # A damaged file shows as almost any error: OpError, IndexError, AssertionError.
-            except Exception as error:
-                reason = str(error).splitlines()[0][:200]
-                print(
-                    f"checkpoint {path} is not readable ({reason}); trying the one before it",
-                    file=sys.stderr,
-                )
-                continue
-            return int(self.model.step.numpy())
-        if paths:
-            raise ValueError(f"no checkpoint in {self._manager.directory} is readable")
-        return 0
 
 
 def metrics_rows(workdir: str | os.PathLike) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment
 from matnet_tf.data import Split
 from matnet_tf.model import MatNet
+from matnet_tf.monitoring import TrainingDiverged
 from matnet_tf.summaries import Summaries
 
 __all__ = ["train"]
@@ -41,7 +43,7 @@ def train(
 
     Raises:
       ValueError: if the data are missing or do not fit the model, the directory is of another
-        experiment, or training diverges.
+        experiment, or training diverges time and again.
       OSError: if a checkpoint cannot be written.
     """
     started = time.monotonic() if started is None else started
@@ -56,6 +58,7 @@ def train(
     step = checkpoints.restore()
     if step == 0:
         _adapt(model, split)
+        checkpoints.save()  # Training may have to go back to it.
     run = _Run(config, workdir, model, checkpoints, split, validation, started)
     if step:
         print(f"resuming {workdir} at step {step}", flush=True)
@@ -85,7 +88,9 @@ class _Run:
     def __init__(self, config, workdir, model, checkpoints, split, validation, started):
         self.config = config
         self.model = model
+        self.checkpoints = checkpoints
         self.split = split
+        self._back_at = None  # the step of the checkpoint that training last went back to
         train = config.train
         summaries = Summaries(
             os.path.join(os.fspath(workdir), "tensorboard"),
@@ -100,7 +105,7 @@ class _Run:
         )
         # In this order: the last looks at what the others have measured.
         self.callbacks = [
-            Schedules(train, self.progress),
+            Schedules(train, self.progress, checkpoints.rate_factor),
             self.progress,
             self.stops,
             summaries,
@@ -108,25 +113,51 @@ class _Run:
         ]
 
     def go(self, step: int) -> dict[str, Any]:
-        """Runs the steps that are left, a checkpoint interval at a time."""
-        train = self.config.train
+        """Runs the steps that are left, and goes back to a checkpoint where they diverge."""
         with self.stops.listening():
-            for length, count in segments(step, train.steps, train.checkpoint_every):
-                dataset = self.split.training_dataset(
-                    train.batch_size, self.config.seed, first_step=step
-                )
-                self.model.fit(
-                    dataset,
-                    steps_per_epoch=length,
-                    epochs=count,
-                    callbacks=self.callbacks,
-                    verbose=0,
-                    shuffle=False,
-                )
-                step = int(self.model.step.numpy())
-                if self.model.stop_training:
-                    break
+            while step is not None:
+                try:
+                    self._fit(step)
+                    step = None
+                except TrainingDiverged as error:
+                    step = self._roll_back(error)
         return self.finish()
+
+    def _fit(self, step: int) -> None:
+        """Runs from `step` to the end or a stop, a checkpoint interval at a time."""
+        train = self.config.train
+        for length, count in segments(step, train.steps, train.checkpoint_every):
+            dataset = self.split.training_dataset(
+                train.batch_size, self.config.seed, first_step=step
+            )
+            self.model.fit(
+                dataset,
+                steps_per_epoch=length,
+                epochs=count,
+                callbacks=self.callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+            step = int(self.model.step.numpy())
+            if self.model.stop_training:
+                break
+
+    def _roll_back(self, error: TrainingDiverged) -> int:
+        """Restores the last checkpoint with half the learning rate and gives its step.
+
+        Where that has not led to the next checkpoint, it was too late already: the one before.
+        """
+        factor = 0.5 * float(self.checkpoints.rate_factor.numpy())
+        if factor < 0.5**self.config.train.rollbacks:
+            raise error
+        *earlier, newest = self.checkpoints.steps()
+        if newest == self._back_at and earlier:
+            self.checkpoints.remove(newest)
+        self._back_at = step = self.checkpoints.restore()
+        self.checkpoints.rate_factor.assign(factor)
+        self.checkpointing.go_on_from_checkpoint()
+        print(f"{error}. Going back to step {step}, at {factor:g} of the learning rate", flush=True)
+        return step
 
     def finish(self) -> dict[str, Any]:
         row = self.checkpointing.last_row()
@@ -136,6 +167,7 @@ class _Run:
             "images_per_second": round(self.progress.images_per_second(), 1),
             "elbo": row.get("elbo"),
             "skipped": int(self.model.skipped.numpy()),
+            "rollbacks": round(-math.log2(float(self.checkpoints.rate_factor.numpy()))),
             "interrupted": self.stops.interrupted,
         }
 

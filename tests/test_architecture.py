@@ -21,7 +21,9 @@ HIERARCHY = [*TRAINABLE, "hierarchy"]
 MODEL = [*HIERARCHY, "levels", "model"]
 CONDITIONAL = [*HIERARCHY, "conditional_stages", "conditional"]
 MODELS = [*MODEL, *CONDITIONAL]
-EXPERIMENT = [*MODELS, "version", "preprocessing", "datasets", "data", "experiment"]
+EXPERIMENT = [
+    *(*MODELS, "version", "preprocessing", "datasets", "data", "checkpoints", "experiment")
+]
 MAY_IMPORT = {
     "__init__": None,  # lazy public names: anything
     "version": [],
@@ -55,6 +57,7 @@ MAY_IMPORT = {
     "model": [m for m in MODEL if m != "model"],
     "conditional_stages": NETWORK,
     "conditional": [m for m in CONDITIONAL if m != "conditional"],
+    "checkpoints": MODELS,
     "experiment": [m for m in EXPERIMENT if m != "experiment"],
     "evaluation_files": ["experiment"],
     "progress": [],

@@ -87,6 +87,7 @@ OTHER_VALUES = {
         "clip_norm": 10.0,
         "skip_norm": 1e4,
         "max_skipped": 5,
+        "rollbacks": 2,
         "average_decay": 0.999,
         "kl_schedule": "squared",
         "kl_warmup": 0.1,
@@ -363,7 +364,7 @@ REFUSED = [
     *(
         (lambda n=n: TrainConfig(**{n: -1}), f"TrainConfig.{n} must be at least 0; got -1")
         for n in ("max_seconds", "warmup_steps", "clip_norm", "weight_decay", "kl_warmup")
-        + ("summary_images", "entropy_penalty", "regularizer_start")
+        + ("summary_images", "entropy_penalty", "regularizer_start", "rollbacks")
     ),
     *(
         (lambda n=n: TrainConfig(**{n: 0.0}), f"TrainConfig.{n} must be positive; got 0.0")

@@ -14,7 +14,9 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf import experiment, training
+from matnet_tf.callbacks import Checkpointing
 from matnet_tf.config import DataConfig, Experiment, ModelConfig, Stage, TrainConfig
+from matnet_tf.monitoring import SkippedSteps, TrainingDiverged
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +143,108 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
             training.train(tiny(), tmp_path)
     assert not list((tmp_path / "checkpoints").glob("ckpt-8*"))
     assert experiment.load(tmp_path).step == 4
+
+
+@pytest.fixture
+def diverging_above(monkeypatch):
+    """Makes training diverge from step 10 on while the learning rate is above a limit."""
+
+    def start(limit):
+        def watch(self, batch, logs=None):
+            rate = float(self.model.optimizer.learning_rate.numpy())
+            if int(self.model.step.numpy()) >= 10 and rate > limit:
+                raise TrainingDiverged("2 steps in a row were skipped")
+
+        monkeypatch.setattr(SkippedSteps, "on_train_batch_end", watch)
+
+    return start
+
+
+def steady(**train) -> Experiment:
+    return tiny(warmup_steps=0, decay_from=1.0, **train)
+
+
+def test_a_run_that_diverges_goes_back_to_its_checkpoint_at_half_the_rate(
+    diverging_above, tmp_path, capsys
+):
+    diverging_above(0.6e-3)
+    record = training.train(steady(), tmp_path)
+    assert record["step"] == 12 and record["rollbacks"] == 1
+    assert "Going back to step 8, at 0.5 of the learning rate" in capsys.readouterr().out
+    rows = experiment.metrics_rows(tmp_path)
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], [1e-3, 1e-3, 0.5e-3])
+    assert training.train(steady(), tmp_path)["rollbacks"] == 1  # The checkpoint knows of it.
+
+
+def test_where_half_the_rate_does_not_help_it_goes_back_further(diverging_above, tmp_path, capsys):
+    diverging_above(0.3e-3)
+    record = training.train(steady(), tmp_path)
+    assert record["step"] == 12 and record["rollbacks"] == 2
+    printed = capsys.readouterr().out
+    assert "Going back to step 8, at 0.5" in printed and "Going back to step 4, at 0.25" in printed
+    rates = [row["learning_rate"] for row in experiment.metrics_rows(tmp_path)]
+    np.testing.assert_allclose(rates, [1e-3, 0.25e-3, 0.25e-3])
+
+
+def test_a_run_that_went_back_and_was_stopped_resumes_to_the_same_weights(
+    diverging_above, tmp_path, monkeypatch
+):
+    diverging_above(0.6e-3)
+    training.train(steady(steps=16), tmp_path / "whole")
+    write = Checkpointing.on_epoch_end
+
+    def killed(self, epoch, logs=None):
+        write(self, epoch, logs)
+        if int(self.model.step.numpy()) == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointing, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(steady(steps=16), tmp_path / "parts")
+    record = training.train(steady(steps=16), tmp_path / "parts")
+    assert record["rollbacks"] == 1
+    parts, whole = weights_of(tmp_path / "parts"), weights_of(tmp_path / "whole")
+    for ours, theirs in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_that_diverges_at_every_rate_ends_with_its_checkpoints_kept(
+    diverging_above, tmp_path
+):
+    diverging_above(0.0)
+    with pytest.raises(ValueError, match="steps in a row"):
+        training.train(steady(rollbacks=2), tmp_path)
+    assert experiment.load(tmp_path).step == 8
+
+
+def test_a_run_that_diverges_before_its_first_interval_begins_anew(tmp_path, monkeypatch):
+    seen = []
+
+    def watch(self, batch, logs=None):
+        seen.append(int(self.model.step.numpy()))
+        if len(seen) == 1:
+            raise TrainingDiverged("2 steps in a row were skipped")
+
+    monkeypatch.setattr(SkippedSteps, "on_train_batch_end", watch)
+    assert training.train(steady(), tmp_path)["rollbacks"] == 1
+    assert seen == [2, 2, 4, 6, 8, 10, 12]
+
+
+def test_a_checkpoint_without_a_factor_of_the_rate_still_opens(undisturbed, tmp_path):
+    model = experiment.build_model(tiny())
+    checkpoints = experiment.Checkpoints(model, tmp_path)
+    model.step.assign(3)
+    variables = {
+        v.path.replace("/", "."): v.value
+        for v in [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
+    }
+    older = tf.train.Checkpoint(variables=variables, seconds=checkpoints.seconds)
+    manager = tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), max_to_keep=2)
+    manager.save(checkpoint_number=3)
+    model.step.assign(0)
+    assert checkpoints.restore() == 3
 
 
 def test_images_of_another_shape_are_refused(tmp_path):

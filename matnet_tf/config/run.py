@@ -196,7 +196,12 @@ class TrainConfig:
     skip_norm: float = field(
         1e6, "a step whose gradient is not finite or has a larger global norm is skipped"
     )
-    max_skipped: int = field(50, "skipped steps in a row after which training stops")
+    max_skipped: int = field(50, "skipped steps in a row after which training goes back")
+    rollbacks: int = field(
+        4,
+        "how often a run that skipped max_skipped steps in a row goes back to its last checkpoint, "
+        "and on at half the learning rate, before it ends with an error",
+    )
     average_decay: float = field(
         0.0, "of the exponential moving average of the weights; 0 keeps none"
     )
@@ -249,7 +254,7 @@ class TrainConfig:
         check_at_least(self, 1, *at_least, "keep_checkpoints", "max_skipped", "pictures_every")
         check_at_least(self, 0, "max_seconds", "warmup_steps", "clip_norm", "weight_decay")
         check_at_least(self, 0, "kl_warmup", "summary_images", "entropy_penalty")
-        check_at_least(self, 0, "regularizer_start")
+        check_at_least(self, 0, "regularizer_start", "rollbacks")
         check_at_least(self, 1, "regularizer_every")
         check_positive(self, "learning_rate", "epsilon", "skip_norm")
         check_between(self, 0, 1, "decay_from", "kl_warmup", "kl_start", "stage_by_stage")

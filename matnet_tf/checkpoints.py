@@ -1,0 +1,114 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a training: all that it goes on from, found by their files, damaged ones too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+
+import tensorflow as tf
+
+from matnet_tf.hierarchy import Hierarchy
+
+__all__ = ["Checkpoints"]
+
+
+class Checkpoints:
+    """Saves and restores all that training goes on from: weights, optimizer, counters, metric.
+
+    Variables are saved under their paths, since TensorFlow's own walk over the model would miss
+    those of layers in lists.
+
+    Args:
+      model: a compiled model whose optimizer is built.
+      workdir: the work directory.
+      keep: how many checkpoints to keep.
+    """
+
+    def __init__(self, model: Hierarchy, workdir: str | os.PathLike, keep: int = 2):
+        self.model = model
+        self.seconds = tf.Variable(0.0, dtype=tf.float64)  # of training so far, start-ups included
+        # What the learning rate is multiplied by: halved each time that training went back.
+        self.rate_factor = tf.Variable(1.0, dtype=tf.float64)
+        state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
+        named = {v.path.replace("/", "."): v.value for v in state}
+        if len(named) != len(state):
+            raise RuntimeError("two variables of the model share a path")
+        folder = pathlib.Path(workdir) / "checkpoints"
+        checkpoint = tf.train.Checkpoint(
+            variables=named, seconds=self.seconds, rate_factor=self.rate_factor
+        )
+        self._checkpoint = checkpoint
+        # As those that were written before there was a factor.
+        self._without_factor = tf.train.Checkpoint(variables=named, seconds=self.seconds)
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
+
+    def save(self) -> None:
+        """Writes a checkpoint for the model's step; the older ones stay until it is whole.
+
+        Raises:
+          OSError: if it cannot be written, such as on a full disk; the older ones are intact.
+        """
+        step = int(self.model.step.numpy())
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self.remove(step)
+            # TensorFlow puts the system's own words last, behind a long path.
+            reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
+            raise OSError(
+                f"the checkpoint of step {step} could not be written: {reason}; "
+                f"the one before it is kept"
+            ) from None
+
+    def remove(self, step: int) -> None:
+        """Removes the checkpoint of a step, and what there is of one that was not finished."""
+        folder = pathlib.Path(self._manager.directory)
+        for path in [*folder.glob(f"*-{step}.*"), *folder.glob(f"*-{step}_temp")]:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _paths(self) -> dict[int, str]:
+        """Checkpoints by step, found by their files: the list that TensorFlow keeps may be torn."""
+        found = {}
+        for path in pathlib.Path(self._manager.directory).glob("ckpt-*.index"):
+            number = path.stem.removeprefix("ckpt-")
+            if number.isdecimal():
+                found[int(number)] = str(path.with_suffix(""))
+        return dict(sorted(found.items()))
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, rising; whether it is readable, `restore` tells."""
+        return list(self._paths())
+
+    def restore(self) -> int:
+        """Restores the newest readable checkpoint and gives its step; 0 if there is none.
+
+        Raises:
+          ValueError: if there are checkpoints, but none is readable.
+        """
+        paths = self._paths()
+        for path in reversed(paths.values()):
+            try:
+                self._read(path)
+            # A damaged file shows as almost any error: OpError, IndexError, AssertionError.
+            except Exception as error:
+                reason = str(error).splitlines()[0][:200]
+                print(
+                    f"checkpoint {path} is not readable ({reason}); trying the one before it",
+                    file=sys.stderr,
+                )
+                continue
+            return int(self.model.step.numpy())
+        if paths:
+            raise ValueError(f"no checkpoint in {self._manager.directory} is readable")
+        return 0
+
+    def _read(self, path: str) -> None:
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        has_factor = any(name.startswith("rate_factor/") for name in names)
+        (self._checkpoint if has_factor else self._without_factor).restore(path).assert_consumed()
