@@ -38,6 +38,7 @@ _MODULES = (
     "conditional",
     "config",
     "data",
+    "devices",
     "distributions",
     "evaluation",
     "experiment",

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -32,27 +32,47 @@ _VALIDATION_BATCH = 250
 
 
 class Progress(keras.callbacks.Callback):
-    """Measures time and speed, and keeps a progress bar on stderr.
+    """Measures time and speed, keeps a progress bar on stderr, and knows when to stop.
+
+    Between two executions all workers of a job agree on the time and on whether to stop.
 
     Args:
       config: how long the run is.
       seconds: variable with the seconds of the sessions before; it is kept up to date.
       started: `time.monotonic()` at the start of this session.
+      agreement: see `devices.Agreement`.
+      shows: whether this process shows the bar.
     """
 
-    def __init__(self, config: TrainConfig, seconds: tf.Variable, started: float):
+    def __init__(
+        self,
+        config: TrainConfig,
+        seconds: tf.Variable,
+        started: float,
+        agreement: Callable[[float, bool], tuple[float, bool]],
+        shows: bool = True,
+    ):
         super().__init__()
         self.config = config
+        self.told_to_stop = False  # this process; `interrupted` if any was
+        self.interrupted = False
+        self._agreement = agreement
+        self._shows = shows
         self._before = seconds
         self._earlier = float(seconds.numpy())
         self._started = started
         self._first = None  # (time, step) after the first execution, which compiles
         self._shown = 0.0
         self._step = 0
+        self._agreed = self.seconds()
 
     def seconds(self) -> float:
         """Wall-clock seconds of all sessions."""
         return self._earlier + time.monotonic() - self._started
+
+    def agree(self) -> None:
+        """Lets the workers of the job agree on the time and on whether to stop."""
+        self._agreed, self.interrupted = self._agreement(self.seconds(), self.told_to_stop)
 
     def save(self) -> None:
         """Puts the seconds so far into the variable that checkpoints hold."""
@@ -60,12 +80,12 @@ class Progress(keras.callbacks.Callback):
 
     def fraction(self, step: int) -> float:
         """Progress in [0, 1], see `TrainConfig`."""
-        return progress_at(self.config, step, self.seconds() + _LAST_CHECKPOINT_SECONDS)
+        return progress_at(self.config, step, self._agreed + _LAST_CHECKPOINT_SECONDS)
 
     def over_budget(self) -> bool:
         """Whether the wall-clock budget, if there is one, is spent."""
         budget = self.config.max_seconds
-        return budget > 0 and self.seconds() + _LAST_CHECKPOINT_SECONDS >= budget
+        return budget > 0 and self._agreed + _LAST_CHECKPOINT_SECONDS >= budget
 
     def images_per_second(self) -> float:
         """Mean speed of this session, without its first execution."""
@@ -85,12 +105,14 @@ class Progress(keras.callbacks.Callback):
             self._first = (now, self._step)
         else:
             self._step += self.config.steps_per_execution
+        if not self._shows:
+            return
         if now - self._shown >= (_BAR_SECONDS if sys.stderr.isatty() else _LINE_SECONDS):
             self._shown = now
             self._show(logs)
 
     def on_train_end(self, logs=None):
-        if sys.stderr.isatty():
+        if self._shows and sys.stderr.isatty():
             print(file=sys.stderr, flush=True)
 
     def _show(self, logs):
@@ -151,7 +173,6 @@ class Stops(keras.callbacks.Callback):
     def __init__(self, progress: Progress):
         super().__init__()
         self.progress = progress
-        self.interrupted = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -166,10 +187,14 @@ class Stops(keras.callbacks.Callback):
             signal.signal(signal.SIGTERM, previous)
 
     def _on_signal(self, number, frame):
-        self.interrupted = True
+        self.progress.told_to_stop = True
+
+    def on_train_begin(self, logs=None):
+        self.progress.agree()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.interrupted or self.progress.over_budget():
+        self.progress.agree()
+        if self.progress.interrupted or self.progress.over_budget():
             self.model.stop_training = True
 
 
@@ -177,7 +202,7 @@ class Checkpointing(keras.callbacks.Callback):
     """At the end of each interval: a row of metrics, summaries, and a checkpoint.
 
     The row and the summaries come before the checkpoint. If a crash comes between, the resumed run
-    drops the row and writes it again, with the same values.
+    drops the row and writes it again, with the same values. Of several workers one `writes`.
     """
 
     def __init__(
@@ -188,6 +213,7 @@ class Checkpointing(keras.callbacks.Callback):
         progress: Progress,
         summaries: Summaries,
         validation: Split | None,
+        writes: bool = True,
     ):
         super().__init__()
         self.config = config
@@ -196,6 +222,7 @@ class Checkpointing(keras.callbacks.Callback):
         self.progress = progress
         self.summaries = summaries
         self.validation = validation
+        self.writes = writes
         self.go_on_from_checkpoint()
 
     def go_on_from_checkpoint(self) -> None:
@@ -223,14 +250,18 @@ class Checkpointing(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = int(self.model.step.numpy())
         self.rows.append(self._row(step))
+        if self.writes:
+            self._write(step)
+        self.progress.save()
+        self.checkpoints.save()
+
+    def _write(self, step):
         experiment.write_metrics(self.workdir, self.rows)
         interval = -(-step // self.config.checkpoint_every)
         last = step >= self.config.steps or self.model.stop_training
         pictures = last or interval % self.config.pictures_every == 0
         with self._averaged():
             self.summaries.write(step, self.rows[-1], pictures and self.config.summary_images > 0)
-        self.progress.save()
-        self.checkpoints.save()
 
     def _averaged(self):
         if self.model.optimizer.averages:
@@ -249,7 +280,7 @@ class Checkpointing(keras.callbacks.Callback):
             "kl_weight": float(self.model.kl_weight.numpy()),
             "skipped": int(self.model.skipped.numpy()),
         }
-        if self.validation is not None:
+        if self.validation is not None and self.writes:
             row["val_elbo"] = self._validation_elbo()
             if self.model.optimizer.averages:
                 with self._averaged():

@@ -12,9 +12,12 @@ import sys
 
 import tensorflow as tf
 
+from matnet_tf.formats import FORMAT_VERSION, checkpoint_version, name_in
 from matnet_tf.hierarchy import Hierarchy
 
 __all__ = ["Checkpoints"]
+
+_VERSION = "format_version/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Checkpoints:
@@ -27,33 +30,49 @@ class Checkpoints:
       model: a compiled model whose optimizer is built.
       workdir: the work directory.
       keep: how many checkpoints to keep.
+      writes: whether this process writes them; of several workers one does.
     """
 
-    def __init__(self, model: Hierarchy, workdir: str | os.PathLike, keep: int = 2):
+    def __init__(
+        self, model: Hierarchy, workdir: str | os.PathLike, keep: int = 2, writes: bool = True
+    ):
         self.model = model
+        self._writes = writes
         self.seconds = tf.Variable(0.0, dtype=tf.float64)  # of training so far, start-ups included
         # What the learning rate is multiplied by: halved each time that training went back.
         self.rate_factor = tf.Variable(1.0, dtype=tf.float64)
-        state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
+        state = [*model.weights, *model.optimizer.variables]
         named = {v.path.replace("/", "."): v.value for v in state}
-        if len(named) != len(state):
+        # Replicas have parts of the metric, whose sum is saved: workers must take it together.
+        metric = model.bound_metric.variables
+        self._metric = [tf.Variable(v.numpy(), trainable=False) for v in metric]
+        named |= {v.path.replace("/", "."): c for v, c in zip(metric, self._metric, strict=True)}
+        if len(named) != len(state) + len(metric):
             raise RuntimeError("two variables of the model share a path")
         folder = pathlib.Path(workdir) / "checkpoints"
+        self._named = named
         checkpoint = tf.train.Checkpoint(
-            variables=named, seconds=self.seconds, rate_factor=self.rate_factor
+            variables=named,
+            seconds=self.seconds,
+            rate_factor=self.rate_factor,
+            format_version=tf.Variable(FORMAT_VERSION, dtype=tf.int64),
         )
         self._checkpoint = checkpoint
-        # As those that were written before there was a factor.
-        self._without_factor = tf.train.Checkpoint(variables=named, seconds=self.seconds)
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
 
     def save(self) -> None:
         """Writes a checkpoint for the model's step; the older ones stay until it is whole.
 
+        All workers must call it, though one writes.
+
         Raises:
           OSError: if it cannot be written, such as on a full disk; the older ones are intact.
         """
         step = int(self.model.step.numpy())
+        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+            copy.assign(variable.numpy())
+        if not self._writes:
+            return
         try:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
@@ -109,6 +128,18 @@ class Checkpoints:
         return 0
 
     def _read(self, path: str) -> None:
-        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        has_factor = any(name.startswith("rate_factor/") for name in names)
-        (self._checkpoint if has_factor else self._without_factor).restore(path).assert_consumed()
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        version = checkpoint_version(names)
+        if _VERSION in names:
+            version = int(reader.get_tensor(_VERSION))
+        if version > FORMAT_VERSION:
+            raise ValueError(f"format version {version}; this package reads 1 to {FORMAT_VERSION}")
+        if version == FORMAT_VERSION:
+            self._checkpoint.restore(path).assert_consumed()
+        else:
+            variables = {name_in(version, name): v for name, v in self._named.items()}
+            older = tf.train.Checkpoint(variables=variables, seconds=self.seconds)
+            older.restore(path).assert_consumed()
+        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+            variable.assign(copy)

@@ -95,6 +95,10 @@ class Split:
         """How many images there are."""
         return len(self.images)
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these stored images from others: how many, and a digest."""
+        return {"count": self.num_images, "digest": self.images.digest()}
+
     @property
     def mask_record(self) -> dict[str, Any] | None:
         """The settings of the masks for the record of an evaluation, or None."""

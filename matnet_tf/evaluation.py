@@ -24,27 +24,22 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from matnet_tf import data, experiment
+from matnet_tf import data, devices, experiment
 from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.config import EvaluateConfig
-from matnet_tf.evaluation_files import (
-    PerImage,
-    append_record,
-    load_batches,
-    read_records,
-    save_batch,
-)
+from matnet_tf.evaluation_files import BatchFiles, PerImage, append_record, read_records
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.progress import ImageProgress
 
 __all__ = ["ELBO_SAMPLES", "PerImage", "evaluate", "importance_weighted_bound"]
 
+_WAIT_SECONDS = 0.5
 ELBO_SAMPLES = 5  # Draws of the latents over which the ELBO of an image is averaged.
 
 
@@ -78,75 +73,108 @@ def importance_weighted_bound(
       ValueError: if images are not as the model's config says, there are none, K or the chunk is
         below 1, or a bound is not finite.
     """
-    return _concatenate(list(_by_batch(model, dataset, num_samples, seed, chunk)))
+    groups = _groups(_batches(model, dataset), model.distribute_strategy.num_replicas_in_sync)
+    measured = [_measured(model, group, num_samples, seed, chunk) for group in groups]
+    return _concatenate([part for parts in measured for part in parts])
 
 
 def evaluate(
-    workdir: str | os.PathLike, config: EvaluateConfig, data_dir: str = ""
+    workdir: str | os.PathLike,
+    config: EvaluateConfig,
+    data_dir: str = "",
+    num_devices: int = 0,
 ) -> dict[str, Any]:
     """Measures the trained model of a work directory, and adds a record to evaluation.json.
 
-    Per-image results are saved as they come: an evaluation that was interrupted goes on where it
-    was, and ends with the same record. One that is in evaluation.json already is not run again.
+    Results are saved as they come: an evaluation that was interrupted goes on, and ends with the
+    same record. One that is in evaluation.json already is not run again. Processes that are given
+    the same work share it; no image's result depends on how many processes or devices there are.
 
     Args:
       workdir: where `bin/train` ran.
       config: which images, how many samples, which weights.
       data_dir: where the data lie, if not where the work directory's config says.
+      num_devices: see `devices.local_strategy`.
 
     Returns:
       The record, as it stands in evaluation.json; nats per image, standard errors over images.
 
     Raises:
-      ValueError: if the work directory, its evaluation.json, the split or the subset cannot be
-        used, or a bound is not finite.
+      ValueError: if the work directory, its evaluation.json, the split, the subset or the devices
+        cannot be used, or a bound is not finite.
       OSError: if results cannot be written.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, strategy = pathlib.Path(workdir), devices.local_strategy(num_devices)
     data_config = experiment.read(workdir).data
     data_config = dataclasses.replace(data_config, dir=data_dir or data_config.dir)
     read_records(workdir)  # A file that could not be added to must show before the work.
     split = data.load(data_config, config.split)
     chosen = chosen_images(config, split.num_images)
-    loaded = experiment.load(workdir, config.weights)
+    with strategy.scope():
+        loaded = experiment.load(workdir, config.weights)
     settings = settings_of(config, loaded, data_config.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    for record in read_records(workdir):
-        if record["key"] == key:
-            print("evaluate: already in evaluation.json", file=sys.stderr)
-            return record
+    if done := [record for record in read_records(workdir) if record["key"] == key]:
+        print("evaluate: already in evaluation.json", file=sys.stderr)
+        return done[0]
     folder = workdir / "evaluation" / key
     folder.mkdir(parents=True, exist_ok=True)
     experiment.write_atomically(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
-    record = _record(settings, bounds, seconds, loaded.model) | {"key": key}
-    append_record(workdir, record)
-    return record
+    return append_record(workdir, _record(settings, bounds, seconds, loaded.model) | {"key": key})
 
 
 # The bounds.
 
 
-def _by_batch(
-    model: Hierarchy,
-    dataset: Iterable[Any],
-    num_samples: int,
-    seed: int,
-    chunk: int | None,
-    position: int = 0,
-) -> Iterator[PerImage]:
-    """Bounds batch by batch; `position` is that of the data set's first image."""
+class _Batch(NamedTuple):
+    """Images to measure together."""
+
+    position: int  # of the first among the measured images
+    inputs: tuple[tf.Tensor, ...]
+
+    @property
+    def size(self) -> int:
+        return self.inputs[0].shape[0]
+
+
+def _batches(model: Hierarchy, dataset: Iterable[Any], position: int = 0) -> Iterator[_Batch]:
+    """The checked batches of a data set; `position` is that of its first image."""
     for element in dataset:
-        inputs = model.inputs_of(element)
-        weights_seed, elbo_seed = batch_seeds(seed, position)
-        pieces = model.log_weights(*inputs, num_samples, weights_seed, chunk)
-        log_likelihood = nested_bounds(pieces, nested_counts(num_samples))
-        elbo, kl = _mean_elbo(model, inputs, elbo_seed)
+        batch = _Batch(position, model.checked_inputs(*model.inputs_of(element)))
+        yield batch
+        position += batch.size
+
+
+def _groups(batches: Iterable[_Batch], replicas: int) -> Iterator[list[_Batch]]:
+    """Batches of one size, as many together as there are replicas."""
+    group: list[_Batch] = []
+    for batch in batches:
+        if group and (len(group) == replicas or batch.size != group[0].size):
+            yield group
+            group = []
+        group.append(batch)
+    if group:
+        yield group
+
+
+def _measured(
+    model: Hierarchy, group: Sequence[_Batch], num_samples: int, seed: int, chunk: int | None
+) -> list[PerImage]:
+    """The bounds of the images of each batch, which do not depend on the others of the group."""
+    inputs = [batch.inputs for batch in group]
+    seeds = [batch_seeds(seed, batch.position) for batch in group]
+    rounds = model.log_weights_on_replicas(inputs, num_samples, [s for s, _ in seeds], chunk)
+    pieces = zip(*rounds, strict=True)  # batch by batch
+    bounds = [nested_bounds(own, nested_counts(num_samples)) for own in pieces]
+    elbos = _mean_elbos(model, inputs, [s for _, s in seeds])
+    found = []
+    for batch, log_likelihood, (elbo, kl) in zip(group, bounds, elbos, strict=True):
         for values in (log_likelihood[num_samples], elbo):
-            check_finite(values, position)
-        yield PerImage(log_likelihood, elbo, kl, _dims(inputs))
-        position += len(elbo)
+            check_finite(values, batch.position)
+        found.append(PerImage(log_likelihood, elbo, kl, _dims(batch.inputs)))
+    return found
 
 
 def _dims(inputs: tuple[Any, ...]) -> np.ndarray:
@@ -156,17 +184,25 @@ def _dims(inputs: tuple[Any, ...]) -> np.ndarray:
     return hidden.astype(np.float64).sum(axis=(1, 2, 3)) * x.shape[-1]
 
 
-def _mean_elbo(
-    model: Hierarchy, inputs: tuple[Any, ...], seed: tf.Tensor
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """ELBO `[B]` and KL per level `{level: [B]}`, means over `ELBO_SAMPLES` draws."""
-    draws = [model.elbo(*inputs, seed=tf.random.fold_in(seed, i)) for i in range(ELBO_SAMPLES)]
+def _mean_elbos(
+    model: Hierarchy, inputs: Sequence[tuple[tf.Tensor, ...]], seeds: Sequence[tf.Tensor]
+) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """ELBO `[B]` and KL per level `{level: [B]}` of each batch, means over `ELBO_SAMPLES` draws."""
+    rounds = [
+        model.bounds_on_replicas(inputs, [tf.random.fold_in(seed, i) for seed in seeds])
+        for i in range(ELBO_SAMPLES)
+    ]
 
     def mean(values):
         return np.mean([value.numpy() for value in values], axis=0, dtype=np.float64)
 
-    kl = {level: mean([draw.kl[level] for draw in draws]) for level in draws[0].kl}
-    return mean([draw.elbo for draw in draws]), kl
+    return [
+        (
+            mean([draw.elbo for draw in draws]),
+            {level: mean([draw.kl[level] for draw in draws]) for level in draws[0].kl},
+        )
+        for draws in zip(*rounds, strict=True)
+    ]
 
 
 def _concatenate(parts: Sequence[PerImage]) -> PerImage:
@@ -190,27 +226,43 @@ def _concatenate(parts: Sequence[PerImage]) -> PerImage:
 def _measure(
     model: Hierarchy, split: data.Split, chosen: np.ndarray, config: EvaluateConfig, folder
 ) -> tuple[PerImage, float]:
-    """Bounds of the chosen images, and the seconds that they took; goes on from saved batches."""
+    """Bounds of the chosen images, and the seconds that they took.
+
+    Any number of processes may do this at once, on one machine or several: each batch is measured
+    by one of them, and one that is killed leaves its batches to the others.
+    """
     size = config.batch_size
-    done = load_batches(folder, -(-len(chosen) // size))
-    parts, seconds = [part for part, _ in done], sum(taken for _, taken in done)
-    position = sum(len(part.elbo) for part in parts)
-    progress = ImageProgress("evaluate", position, len(chosen))
-    if position < len(chosen):
-        dataset = split.evaluation_dataset(size, chosen[position:])
-        batches = _by_batch(
-            model, dataset, config.num_samples, config.seed, config.chunk or None, position
-        )
+    with BatchFiles(folder, -(-len(chosen) // size)) as results:
+        done = sum(len(part.elbo) for part, _ in results.found.values())
+        progress = ImageProgress("evaluate", done, len(chosen))
+        while missing := results.missing():
+            wanted = np.concatenate([chosen[n * size : (n + 1) * size] for n in missing])
+            batches = _batches(model, split.evaluation_dataset(size, wanted))
+            claimed = (
+                batch._replace(position=number * size)
+                for number, batch in zip(missing, batches, strict=True)
+                if results.claim(number)
+            )
+            if not _fill(results, claimed, model, chosen, config, progress):
+                time.sleep(_WAIT_SECONDS)  # The others are at what is left.
+        parts, seconds = zip(*(results.found[n] for n in sorted(results.found)), strict=True)
+    return _concatenate(parts), sum(seconds)
+
+
+def _fill(results: BatchFiles, batches, model, chosen, config, progress) -> int:
+    """Measures batches and saves what was measured; gives their number."""
+    replicas, count = model.distribute_strategy.num_replicas_in_sync, 0
+    started = time.monotonic()
+    for group in _groups(batches, replicas):
+        parts = _measured(model, group, config.num_samples, config.seed, config.chunk or None)
+        taken = (time.monotonic() - started) / len(group)
+        for batch, part in zip(group, parts, strict=True):
+            images = chosen[batch.position : batch.position + batch.size]
+            results.save(batch.position // config.batch_size, part, images, taken)
+            count += 1
+        progress.show(sum(len(part.elbo) for part, _ in results.found.values()))
         started = time.monotonic()
-        for part in batches:
-            taken = time.monotonic() - started
-            images = chosen[position : position + len(part.elbo)]
-            save_batch(folder / f"{len(parts):06d}.npz", part, images, taken)
-            parts.append(part)
-            position, seconds = position + len(part.elbo), seconds + taken
-            progress.show(position)
-            started = time.monotonic()
-    return _concatenate(parts), seconds
+    return count
 
 
 # The record.

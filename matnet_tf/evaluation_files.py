@@ -24,12 +24,11 @@ import numpy as np
 from matnet_tf import experiment
 
 __all__ = [
+    "BatchFiles",
     "PerImage",
     "append_record",
     "folder_for_work",
-    "load_batches",
     "read_records",
-    "save_batch",
     "write_whole",
 ]
 
@@ -41,16 +40,6 @@ class PerImage(NamedTuple):
     elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
     kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
     dims: np.ndarray  # [N]: values that the bound is on: the image's, or those that are hidden
-
-
-def save_batch(path: pathlib.Path, part: PerImage, images: np.ndarray, seconds: float) -> None:
-    """Writes the results of a batch, so that a crash leaves a whole file or none."""
-    buffer = io.BytesIO()
-    bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
-    kl = {f"kl/{level}": v for level, v in part.kl.items()}
-    arrays = {"images": images, "elbo": part.elbo, "dims": part.dims, "seconds": seconds}
-    np.savez(buffer, **arrays, **bounds, **kl)
-    write_whole({path: buffer.getvalue()})
 
 
 def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
@@ -82,19 +71,72 @@ def folder_for_work(path: pathlib.Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def load_batches(folder: pathlib.Path, most: int) -> list[tuple[PerImage, float]]:
-    """The batches that are saved already, with their seconds, up to the first that is not."""
-    found = []
-    for number in range(most):
-        path = folder / f"{number:06d}.npz"
+class BatchFiles:
+    """The results of an evaluation, one file per batch, which several processes fill together.
+
+    A process that works at a batch holds a lock on its number, which the system lets go of when
+    the process ends. Where the file system has no locks, a batch may be measured twice.
+
+    Args:
+      folder: where the files are.
+      count: how many batches there are.
+    """
+
+    def __init__(self, folder: pathlib.Path, count: int):
+        self.found: dict[int, tuple[PerImage, float]] = {}  # results and seconds by number
+        self._folder, self._count = folder, count
+        self._claims = (folder / "claims").open("a")
+
+    def __enter__(self) -> BatchFiles:
+        self.missing()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._claims.close()
+
+    def missing(self) -> list[int]:
+        """The batches that have no result yet; those of other processes are read on the way."""
+        for number in range(self._count):
+            if number not in self.found:
+                self._read(number)
+        return [number for number in range(self._count) if number not in self.found]
+
+    def claim(self, number: int) -> bool:
+        """Whether this process is to measure a batch: nobody else does, nor has done."""
         try:
-            found.append(_load_batch(path))
+            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            print(f"evaluate: no locks in {self._folder} ({error.strerror})", file=sys.stderr)
+        return not self._read(number)
+
+    def save(self, number: int, part: PerImage, images: np.ndarray, seconds: float) -> None:
+        """Writes the results of a batch, so that a crash leaves a whole file or none."""
+        buffer = io.BytesIO()
+        bounds = {f"log_likelihood/{k}": v for k, v in part.log_likelihood.items()}
+        kl = {f"kl/{level}": v for level, v in part.kl.items()}
+        arrays = {"images": images, "elbo": part.elbo, "dims": part.dims, "seconds": seconds}
+        np.savez(buffer, **arrays, **bounds, **kl)
+        write_whole({self._path(number): buffer.getvalue()})
+        self.found[number] = part, seconds
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, number)
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self._folder / f"{number:06d}.npz"
+
+    def _read(self, number: int) -> bool:
+        """Whether a batch is done; it is then among those found."""
+        try:
+            self.found[number] = _load_batch(self._path(number))
         except FileNotFoundError:
-            break
+            return False
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"evaluate: {path} is computed again: {error}", file=sys.stderr)
-            break
-    return found
+            print(f"evaluate: {self._path(number)} is computed again: {error}", file=sys.stderr)
+            self._path(number).unlink(missing_ok=True)
+            return False
+        return True
 
 
 def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
@@ -130,12 +172,22 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     raise ValueError(f"{path} is not a file of bin/evaluate ({reason}); move it away to go on")
 
 
-def append_record(workdir: pathlib.Path, record: dict[str, Any]) -> None:
-    """Adds a record to evaluation.json; one evaluation at a time, and never half of a file."""
+def append_record(workdir: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Adds a record to evaluation.json, unless another process has added one of its key.
+
+    One evaluation at a time, and never half of a file.
+
+    Returns:
+      The record of that key, as it stands there.
+    """
     with _locked(workdir):
-        records = [*read_records(workdir), record]
-        text = json.dumps(records, indent=2, allow_nan=False) + "\n"
+        records = read_records(workdir)
+        for other in records:
+            if other["key"] == record["key"]:
+                return other
+        text = json.dumps([*records, record], indent=2, allow_nan=False) + "\n"
         experiment.write_atomically(workdir / "evaluation.json", text)
+        return record
 
 
 @contextlib.contextmanager

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import pathlib
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from matnet_tf.checkpoints import Checkpoints
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.formats import FORMAT_VERSION, upgraded
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model import MatNet
 from matnet_tf.optimization import Adam
@@ -34,8 +38,10 @@ __all__ = [
     "Loaded",
     "averaged_weights",
     "build_model",
+    "check",
     "commit",
     "create",
+    "in_use",
     "load",
     "metrics_rows",
     "read",
@@ -43,8 +49,6 @@ __all__ = [
     "write_atomically",
     "write_metrics",
 ]
-
-FORMAT_VERSION = 2  # Of config.json and of the names of variables in checkpoints.
 
 
 class Loaded(NamedTuple):
@@ -70,37 +74,99 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a text file so that a reader, or a crash, sees the old one or the new one whole."""
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def create(workdir: str | os.PathLike, experiment: Experiment) -> None:
-    """Makes a work directory for an experiment, or checks that it is this experiment's.
+def check(
+    workdir: str | os.PathLike, experiment: Experiment, images: dict[str, Any] | None = None
+) -> None:
+    """Checks that a work directory is new, or of this experiment and these training images.
+
+    Args:
+      workdir: the work directory, which is not touched.
+      experiment: what is to be trained there.
+      images: what tells the training images from others, see `Split.identity`; None does not
+        look at them.
 
     Raises:
-      ValueError: if the directory is of another experiment; the message names the fields that
-        differ, and nothing is touched.
+      ValueError: if it is of another experiment, whose fields that differ are named, or the
+        images were others when training began.
     """
+    if not (pathlib.Path(workdir) / "config.json").exists():
+        return
+    changed = differences(experiment, read(workdir))
+    if changed:
+        raise ValueError(
+            f"{workdir} is the work directory of another experiment; asked for "
+            f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
+        )
+    before = _record(workdir).get("training_images")
+    if before and images and before != images:
+        raise ValueError(
+            f"the training images of {experiment.data.name} have changed since {workdir} began: "
+            f"now {images['count']} with digest {images['digest']}, then {before['count']} with "
+            f"{before['digest']}. Bring those back, or use another --workdir"
+        )
+
+
+def create(
+    workdir: str | os.PathLike, experiment: Experiment, images: dict[str, Any] | None = None
+) -> None:
+    """Makes a work directory for an experiment, or goes on with one.
+
+    Args:
+      workdir: the work directory.
+      experiment: what is trained there.
+      images: as in `check`.
+
+    Raises:
+      ValueError: as `check`, and then nothing is touched.
+    """
+    check(workdir, experiment, images)
     path = pathlib.Path(workdir) / "config.json"
-    if path.exists():
-        changed = differences(experiment, read(workdir))
-        if changed:
-            raise ValueError(
-                f"{workdir} is the work directory of another experiment; asked for "
-                f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
-            )
     record = {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
         "commit": commit(),
+        "training_images": images,
         "experiment": to_dict(experiment),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or json.loads(path.read_text()) != record:
+    if not path.exists() or _record(workdir) != record:
         write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def in_use(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds a work directory for one training; the system lets go of it when the process ends.
+
+    Raises:
+      ValueError: if another process trains there.
+    """
+    path = pathlib.Path(workdir) / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{workdir} is in use by another bin/train: {file.read().strip()}"
+            ) from None
+        except OSError as error:
+            print(f"{workdir} cannot be locked ({error.strerror}): train there once at a time")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def read(workdir: str | os.PathLike) -> Experiment:
@@ -109,6 +175,11 @@ def read(workdir: str | os.PathLike) -> Experiment:
     Raises:
       ValueError: if there is no readable config.json.
     """
+    return from_dict(Experiment, _record(workdir)["experiment"])
+
+
+def _record(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What is in config.json."""
     path = pathlib.Path(workdir) / "config.json"
     if not path.is_file():
         raise ValueError(f"{workdir} is not a work directory: it has no config.json")
@@ -117,15 +188,24 @@ def read(workdir: str | os.PathLike) -> Experiment:
         version, values = record["format_version"], record["experiment"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a config written by bin/train: {error!r}") from None
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ValueError(
-            f"{path} has format version {version}; this package reads {FORMAT_VERSION}"
+            f"{path} has format version {version!r}; this package reads 1 to {FORMAT_VERSION}"
         )
-    return from_dict(Experiment, values)
+    return record | {"experiment": upgraded(values, version)}
 
 
 def build_model(experiment: Experiment) -> Hierarchy:
     """The experiment's model, built and compiled, with its optimizer's variables made."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(experiment.train.precision)
+    try:
+        return _built(experiment)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _built(experiment: Experiment) -> Hierarchy:
     train = experiment.train
     kind = ConditionalMatNet if experiment.model.conditional_stages else MatNet
     model = kind(experiment.model, seed=experiment.seed)
@@ -140,6 +220,7 @@ def build_model(experiment: Experiment) -> Hierarchy:
         regularizer=train.regularizer,
         regularizer_start=train.regularizer_start,
         regularizer_every=train.regularizer_every,
+        micro_batches=train.micro_batches,
         jit_compile=train.jit_compile,
         steps_per_execution=train.steps_per_execution,
     )

@@ -146,8 +146,8 @@ def run(
       description: what the program does, for `--help`.
 
     Returns:
-      The exit status: that of `main`; 2 after a wrong flag, a `ValueError` or an `OSError`; 130
-      after an interrupt.
+      The exit status: that of `main`; 2 after a wrong flag, a `ValueError` or an `OSError`, unless
+      the error has an `exit_status` of its own; 130 after an interrupt.
     """
     arguments, extra, debug = sys.argv[1:], (*extra, _DEBUG), False
     try:
@@ -162,7 +162,7 @@ def run(
             traceback.print_exc()
         # Libraries' messages may span lines; a program's error is one.
         print(f"bin/{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return _USAGE_ERROR
+        return getattr(error, "exit_status", _USAGE_ERROR)
     except KeyboardInterrupt:
         print(f"bin/{name}: interrupted", file=sys.stderr)
         return _INTERRUPTED

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -158,17 +158,72 @@ class Hierarchy(TrainableBound):
         self, inputs, num_samples, seed, chunk, num_inferred=None
     ) -> Iterator[np.ndarray]:
         """Importance log-weights in pieces `[k, B]`; the bottom-up pass runs once per image."""
+        inputs = self.checked_inputs(*inputs)
+        pieces = self.log_weights_on_replicas(
+            [inputs], num_samples, [seed_tensor(seed)], chunk, self.checked_inferred(num_inferred)
+        )
+        for (piece,) in pieces:
+            yield piece
+
+    # Several batches at once, one a replica: each result is that of its batch alone.
+
+    def log_weights_on_replicas(
+        self,
+        batches: Sequence[tuple[tf.Tensor, ...]],
+        num_samples: int,
+        seeds: Sequence[tf.Tensor],
+        chunk: int | None = None,
+        num_inferred: int | None = None,
+    ) -> Iterator[list[np.ndarray]]:
+        """Importance log-weights of several batches in pieces, each a list of `[k, B]`.
+
+        Args:
+          batches: checked inputs of as many batches as there are replicas at most, all with B
+            images.
+          num_samples: K.
+          seeds: of each batch, int32 `[2]`.
+          chunk: image-samples per pass of a replica; by default `samples_per_pass`.
+          num_inferred: see `log_weight`.
+        """
         check_count("num_samples", num_samples)
-        num_inferred = self.checked_inferred(num_inferred)
         chunk = self.samples_per_pass if chunk is None else chunk
         check_count("chunk", chunk)
-        inputs = self.checked_inputs(*inputs)
-        view, x = self._graph(self.watch)(*inputs), inputs[0]
-        per_pass = max(1, chunk // x.shape[0])
+        views = self.on_replicas(self.watch, batches)
+        per_pass = max(1, chunk // batches[0][0].shape[0])
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
-            piece = tf.random.fold_in(seed_tensor(seed), first)
-            yield self._graph(self.log_weight)(x, view, k, piece, num_inferred).numpy()
+            arguments = [
+                (x, view, k, tf.random.fold_in(seed, first), num_inferred)
+                for (x, *_), view, seed in zip(batches, views, seeds, strict=True)
+            ]
+            pieces = self.on_replicas(self.log_weight, arguments)
+            yield [piece.numpy() for piece in pieces]
+
+    def bounds_on_replicas(
+        self, batches: Sequence[tuple[tf.Tensor, ...]], seeds: Sequence[tf.Tensor]
+    ) -> list[Bound]:
+        """The bound of every image of several batches, as `elbo` gives it."""
+        arguments = [(*batch, seed) for batch, seed in zip(batches, seeds, strict=True)]
+        return self.on_replicas(self._elbo, arguments)
+
+    def on_replicas(self, function: Callable, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Calls a function as a graph, on each replica with arguments of its own.
+
+        Args:
+          function: what is called; it must not ask for its replica, nor combine anything with
+            those of others.
+          arguments: of each call, at most as many as there are replicas.
+        """
+        if len(arguments) == 1:
+            return [self._graph(function)(*arguments[0])]
+        strategy = self.distribute_strategy
+        replicas = strategy.num_replicas_in_sync
+        padded = [*arguments, *[arguments[-1]] * (replicas - len(arguments))]
+        key = "on_replicas", function
+        if key not in self._graphs:
+            self._graphs[key] = tf.function(lambda *own: strategy.run(function, args=own))
+        results = self._graphs[key](*_per_replica(strategy, padded))
+        return _by_replica(strategy, results, replicas)[: len(arguments)]
 
     @property
     def bound_weights(self) -> list[keras.Variable]:
@@ -232,6 +287,30 @@ def seed_tensor(seed: int | tf.Tensor) -> tf.Tensor:
         # In two words, since TensorFlow would cut a larger one to 32 bits in silence.
         return tf.constant([(int(seed) >> 31) % 2**31, int(seed) % 2**31], tf.int32)
     return tf.convert_to_tensor(seed, tf.int32)
+
+
+def _per_replica(strategy: tf.distribute.Strategy, calls: Sequence[Any]) -> Any:
+    """One structure, whose tensors are those of each replica, from one structure a replica."""
+
+    def join(*own):
+        if not tf.is_tensor(own[0]):
+            return own[0]
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: own[context.replica_id_in_sync_group]
+        )
+
+    return tf.nest.map_structure(join, *calls)
+
+
+def _by_replica(strategy: tf.distribute.Strategy, structure: Any, replicas: int) -> list[Any]:
+    """The reverse of `_per_replica`."""
+
+    def own(index):
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[index], structure
+        )
+
+    return [own(index) for index in range(replicas)]
 
 
 def rows_of(x: tf.Tensor) -> int | tf.Tensor:

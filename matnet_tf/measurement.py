@@ -77,6 +77,7 @@ def settings_of(
     noise = "uniform" if split.dequantized else "none"
     return {
         "data": name,
+        "data_digest": split.images.digest(),
         "split": config.split,
         "images": {
             "count": count,

@@ -16,7 +16,10 @@ __all__ = ["differences", "from_dict", "from_json", "to_dict", "to_json"]
 
 
 # Settings that say how a run is watched or bounded, not what it computes step by step.
-_RUN_CONTROL = ("train.max_seconds", "train.keep_checkpoints", "data.dir")
+_RUN_CONTROL = (
+    *("train.max_seconds", "train.keep_checkpoints", "train.devices", "train.rollbacks"),
+    "data.dir",
+)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 from typing import Any
 
-from matnet_tf import data, experiment
+import tensorflow as tf
+
+from matnet_tf import data, devices, experiment
 from matnet_tf.callbacks import Checkpointing, Progress, Schedules, Stops
 from matnet_tf.conditional import ConditionalMatNet
-from matnet_tf.config import Experiment
+from matnet_tf.config import Experiment, TrainConfig
 from matnet_tf.data import Split
 from matnet_tf.model import MatNet
 from matnet_tf.monitoring import TrainingDiverged
@@ -38,32 +41,48 @@ def train(
 
     Returns:
       record: `step`, `seconds` (of all sessions), `images_per_second` (of this one), `elbo` (nats,
-      mean over the training images since the last row), `skipped` and `interrupted` (whether
-      SIGTERM ended it).
+      mean over the training images since the last row), `skipped`, `rollbacks` (how often it went
+      back to a checkpoint) and `interrupted` (whether SIGTERM ended it).
 
     Raises:
-      ValueError: if the data are missing or do not fit the model, the directory is of another
-        experiment, or training diverges time and again.
-      OSError: if a checkpoint cannot be written.
+      ValueError: if the data are missing or do not fit the model, the devices are not there, the
+        directory is in use, or of another experiment or other images, or training diverges time
+        and again.
+      OSError: if a checkpoint cannot be written. `devices.WorkerLost` is one, too.
     """
     started = time.monotonic() if started is None else started
+    worker, strategy = devices.this_worker(), devices.strategy_for(config.train.devices)
+    _check_strategy(config.train, strategy)
     # The data first: whoever follows their message with another flag may use the same directory.
     split = data.load_for(config.model, config.data, "train")
-    experiment.create(workdir, config)
+    identity = split.identity()
+    experiment.check(workdir, config, identity)
     validation = None
     if config.data.validation_images:
         validation = data.load(config.data, "validation")
-    model = experiment.build_model(config)
-    checkpoints = experiment.Checkpoints(model, workdir, config.train.keep_checkpoints)
-    step = checkpoints.restore()
-    if step == 0:
-        _adapt(model, split)
-        checkpoints.save()  # Training may have to go back to it.
-    run = _Run(config, workdir, model, checkpoints, split, validation, started)
-    if step:
-        print(f"resuming {workdir} at step {step}", flush=True)
-    over = step >= config.train.steps or (step and run.progress.over_budget())
-    return run.finish() if over else run.go(step)
+    with contextlib.ExitStack() as stack:
+        if worker.is_chief:
+            stack.enter_context(experiment.in_use(workdir))
+            experiment.create(workdir, config, identity)
+        stack.enter_context(devices.lost_workers(worker))
+        with strategy.scope():
+            model = experiment.build_model(config)
+        run = _Run(config, workdir, model, split, validation, started, worker)
+        return run.go()
+
+
+def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if train.jit_compile and replicas > 1:
+        raise ValueError(
+            f"TrainConfig.jit_compile is for one device; there are {replicas}: add "
+            f"--train.jit_compile=false, or --train.devices=1"
+        )
+    if train.batch_size < replicas:
+        raise ValueError(
+            f"TrainConfig.batch_size must be at least {replicas}, the number of devices; got "
+            f"{train.batch_size}"
+        )
 
 
 def _adapt(model: MatNet | ConditionalMatNet, split: Split) -> None:
@@ -83,37 +102,51 @@ def _pictured(split: Split, validation: Split | None, num: int) -> Any:
 
 
 class _Run:
-    """One session of training in a work directory."""
+    """One session of training in a work directory, from its last checkpoint on."""
 
-    def __init__(self, config, workdir, model, checkpoints, split, validation, started):
+    def __init__(self, config, workdir, model, split, validation, started, worker):
         self.config = config
+        self.workdir = workdir
         self.model = model
-        self.checkpoints = checkpoints
         self.split = split
+        train, chief = config.train, worker.is_chief
+        self.checkpoints = experiment.Checkpoints(model, workdir, train.keep_checkpoints, chief)
         self._back_at = None  # the step of the checkpoint that training last went back to
-        train = config.train
+        self._start_or_restore()
         summaries = Summaries(
             os.path.join(os.fspath(workdir), "tensorboard"),
             _pictured(split, validation, train.summary_images),
             _PICTURE_SEED,
             lambda: experiment.metrics_rows(workdir),
         )
-        self.progress = Progress(train, checkpoints.seconds, started)
+        agreement = devices.Agreement(model.distribute_strategy, worker)
+        self.progress = Progress(train, self.checkpoints.seconds, started, agreement, chief)
         self.stops = Stops(self.progress)
         self.checkpointing = Checkpointing(
-            train, workdir, checkpoints, self.progress, summaries, validation
+            train, workdir, self.checkpoints, self.progress, summaries, validation, chief
         )
         # In this order: the last looks at what the others have measured.
         self.callbacks = [
-            Schedules(train, self.progress, checkpoints.rate_factor),
             self.progress,
+            Schedules(train, self.progress, self.checkpoints.rate_factor),
             self.stops,
             summaries,
             self.checkpointing,
         ]
 
-    def go(self, step: int) -> dict[str, Any]:
+    def _start_or_restore(self) -> None:
+        step = self.checkpoints.restore()
+        if step:
+            print(f"resuming {self.workdir} at step {step}", flush=True)
+            return
+        _adapt(self.model, self.split)
+        self.checkpoints.save()  # Training may have to go back to it.
+
+    def go(self) -> dict[str, Any]:
         """Runs the steps that are left, and goes back to a checkpoint where they diverge."""
+        step = self._step()
+        if step >= self.config.train.steps or (step and self.progress.over_budget()):
+            return self._record()
         with self.stops.listening():
             while step is not None:
                 try:
@@ -121,7 +154,10 @@ class _Run:
                     step = None
                 except TrainingDiverged as error:
                     step = self._roll_back(error)
-        return self.finish()
+        return self._record()
+
+    def _step(self) -> int:
+        return int(self.model.step.numpy())
 
     def _fit(self, step: int) -> None:
         """Runs from `step` to the end or a stop, a checkpoint interval at a time."""
@@ -138,7 +174,7 @@ class _Run:
                 verbose=0,
                 shuffle=False,
             )
-            step = int(self.model.step.numpy())
+            step = self._step()
             if self.model.stop_training:
                 break
 
@@ -159,16 +195,16 @@ class _Run:
         print(f"{error}. Going back to step {step}, at {factor:g} of the learning rate", flush=True)
         return step
 
-    def finish(self) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         row = self.checkpointing.last_row()
         return {
-            "step": int(self.model.step.numpy()),
+            "step": self._step(),
             "seconds": round(self.progress.seconds(), 1),
             "images_per_second": round(self.progress.images_per_second(), 1),
             "elbo": row.get("elbo"),
             "skipped": int(self.model.skipped.numpy()),
             "rollbacks": round(-math.log2(float(self.checkpoints.rate_factor.numpy()))),
-            "interrupted": self.stops.interrupted,
+            "interrupted": self.progress.interrupted,
         }
 
 

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from matnet_tf.inputs import EMPTY, OneClearError, check_specs
+from matnet_tf.loss_scaling import LossScale
 from matnet_tf.monitoring import BoundMetric, SkippedSteps
 from matnet_tf.optimization import Adam
 
@@ -48,6 +49,7 @@ class TrainableBound(keras.Model):
     regularizer: str = "none"
     regularizer_start: int = 0
     regularizer_every: int = 1
+    micro_batches: int = 1
 
     def __init__(self, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
@@ -63,6 +65,8 @@ class TrainableBound(keras.Model):
             shape=(), initializer="ones", trainable=False, name="kl_weight"
         )
         self.bound_metric = BoundMetric(level_names)
+        # Small gradients are zero in float16 alone.
+        self.loss_scale = LossScale(self) if self.compute_dtype == "float16" else None
 
     def _counter(self, name):
         return self.add_weight(
@@ -92,6 +96,7 @@ class TrainableBound(keras.Model):
         regularizer: str = "none",
         regularizer_start: int = 0,
         regularizer_every: int = 1,
+        micro_batches: int = 1,
         **kwargs: Any,
     ) -> None:
         """As `keras.Model.compile`, without losses: the loss is the negative bound.
@@ -104,12 +109,12 @@ class TrainableBound(keras.Model):
           squared_kl: blend with the squared KL (see `TrainConfig.kl_schedule`).
           approximate_kl: train a mixture prior on Eq. 12, not on the sampled log-ratio; metrics
             and bounds have the log-ratio either way.
-          entropy_penalty: weight, beside the KL and under its weight, of the entropy of the
-            mixture's component given z_0 (Sec. 3).
+          entropy_penalty: weight, beside the KL, of the mixture component's entropy (Sec. 3).
           regularizer: updates of the guide alone on images drawn from the model: `free_energy`
             maximizes their bound (Eq. 13), `sleep` the log-probability of their own latents.
           regularizer_start: steps before the first such update.
           regularizer_every: steps from one such update to the next.
+          micro_batches: parts in which a replica takes its images, summing their gradients.
           **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`.
 
         Raises:
@@ -119,6 +124,7 @@ class TrainableBound(keras.Model):
         _check_settings(**settings)
         for name, value in settings.items():
             setattr(self, name, type(getattr(TrainableBound, name))(value))
+        kwargs.setdefault("auto_scale_loss", False)  # `LossScale` does it.
         super().compile(optimizer=optimizer, **kwargs)
         # Variables that are made while a step is traced cost a second tracing of the whole step.
         with self.distribute_strategy.scope():
@@ -199,27 +205,63 @@ class TrainableBound(keras.Model):
 
     def train_step(self, data):
         inputs, variables = self._tensors(data), self.training_variables
-        with tf.GradientTape() as tape:
-            bound, trace = self.training_bound(inputs, self.step_seed())
-            loss = tf.reduce_sum(self.loss_of(bound, trace)) / self._global_batch_size(inputs[0])
-        gradients = tape.gradient(loss, variables)
+
+        def losses(part, seed):
+            bound, trace = self.training_bound(part, seed)
+            self.bound_metric.update_state(bound)
+            return self.loss_of(bound, trace)
+
+        gradients = self._gradients(losses, inputs, self.step_seed(), variables)
         skipped = 1 - self._update(gradients, variables)
         self.step.assign_add(1)
         self.skipped.assign_add(skipped)
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
-        self.bound_metric.update_state(bound)
         return self.get_metrics_result()
 
     def regularizer_step(self, data) -> None:
         """Updates the guide alone, on as many images from the model as there are in `data`."""
         inputs, seed = self._tensors(data), tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
-        with tf.GradientTape() as tape:
-            losses = self.regularizer_loss(inputs, seed)
-            loss = tf.reduce_sum(losses) / self._global_batch_size(inputs[0])
-        gradients = tape.gradient(loss, self.guide_variables)
+        gradients = self._gradients(self.regularizer_loss, inputs, seed, self.guide_variables)
         self.skipped.assign_add(1 - self._update(gradients, self.guide_variables))
         # What depends on the number of updates is meant by those on data.
         self.optimizer.iterations.assign_sub(1)
+
+    def _gradients(self, losses, inputs, seed, variables) -> list[tf.Tensor]:
+        """Gradients of the mean loss over the global batch, in parts of it if asked for.
+
+        Args:
+          losses: gives the losses `[B]` of images `[B, ...]` and a seed.
+          inputs: of this replica.
+          seed: int32 `[2]`.
+          variables: to differentiate by.
+        """
+        total = self._global_batch_size(inputs[0])
+        if self.micro_batches == 1:
+            return self._part_gradients(losses, inputs, seed, variables, total)
+        rows = tf.shape(inputs[0])[0]
+        parts = tf.minimum(self.micro_batches, rows)
+
+        def add(index, sums):
+            first, last = index * rows // parts, (index + 1) * rows // parts
+            part = tuple(tensor[first:last] for tensor in inputs)
+            own_seed = tf.random.fold_in(seed, index)
+            gradients = self._part_gradients(losses, part, own_seed, variables, total)
+            return index + 1, [s + g for s, g in zip(sums, gradients, strict=True)]
+
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+        # A loop, of which one turn at a time is in memory.
+        _, gradients = tf.while_loop(
+            lambda index, sums: index < parts, add, (0, zeros), parallel_iterations=1
+        )
+        return gradients
+
+    def _part_gradients(self, losses, inputs, seed, variables, total) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(losses(inputs, seed)) / total
+            if self.loss_scale is not None:
+                loss = self.loss_scale.scaled(loss)
+        gradients = tape.gradient(loss, variables)
+        return gradients if self.loss_scale is None else self.loss_scale.unscaled(gradients)
 
     def test_step(self, data):
         bound, _ = self.bound_and_trace(*self._tensors(data), self.step_seed())
@@ -259,6 +301,8 @@ class TrainableBound(keras.Model):
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
+        if self.loss_scale is not None:
+            self.loss_scale.update(tf.math.is_finite(norm))
         keep = tf.math.is_finite(norm) & (norm <= self.skip_norm)
         clip = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else 1.0
         # The optimizer sums over replicas once more, hence the division.
@@ -353,6 +397,7 @@ def _check_settings(
     regularizer: str,
     regularizer_start: int,
     regularizer_every: int,
+    micro_batches: int,
     **flags: bool,
 ) -> None:
     if not skip_norm > 0 or not clip_norm >= 0 or not max_skipped >= 1:
@@ -360,6 +405,8 @@ def _check_settings(
             f"compile needs skip_norm > 0, clip_norm >= 0 and max_skipped >= 1; got "
             f"{skip_norm}, {clip_norm} and {max_skipped}"
         )
+    if not micro_batches >= 1:
+        raise ValueError(f"compile needs micro_batches >= 1; got {micro_batches}")
     if not entropy_penalty >= 0:
         raise ValueError(f"compile needs entropy_penalty >= 0; got {entropy_penalty}")
     if regularizer not in REGULARIZERS or not regularizer_start >= 0 or not regularizer_every >= 1:

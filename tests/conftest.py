@@ -32,9 +32,9 @@ def _make_two_devices():
 
 @functools.cache
 def _two_devices():
-    import tensorflow as tf
+    from matnet_tf import devices
 
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return devices.strategy_for(2)
 
 
 @pytest.fixture

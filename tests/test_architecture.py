@@ -16,13 +16,30 @@ FOUNDATION = ["config", "serialization"]
 LAYERS = [*FOUNDATION, "configured", "distributions", "updates", "joints", "layers"]
 PIXELS = [*FOUNDATION, "configured", "distributions", "updates", "whitening"]
 NETWORK = [*LAYERS, "priors", "whitening", "likelihoods", "autoregression", "network", "descent"]
-TRAINABLE = [*NETWORK, "bounds", "inputs", "monitoring", "optimization", "training_step"]
+TRAINABLE = [
+    *NETWORK,
+    "bounds",
+    "inputs",
+    "loss_scaling",
+    "monitoring",
+    "optimization",
+    "training_step",
+]
 HIERARCHY = [*TRAINABLE, "hierarchy"]
 MODEL = [*HIERARCHY, "levels", "model"]
 CONDITIONAL = [*HIERARCHY, "conditional_stages", "conditional"]
 MODELS = [*MODEL, *CONDITIONAL]
 EXPERIMENT = [
-    *(*MODELS, "version", "preprocessing", "datasets", "data", "checkpoints", "experiment")
+    *(
+        *MODELS,
+        "version",
+        "preprocessing",
+        "datasets",
+        "data",
+        "formats",
+        "checkpoints",
+        "experiment",
+    )
 ]
 MAY_IMPORT = {
     "__init__": None,  # lazy public names: anything
@@ -51,25 +68,30 @@ MAY_IMPORT = {
     "schedules": ["config"],
     "monitoring": [],
     "inputs": [],
-    "training_step": ["bounds", "config", "inputs", "monitoring", "optimization"],
+    "loss_scaling": [],
+    "training_step": [
+        *("bounds", "config", "inputs", "loss_scaling", "monitoring", "optimization")
+    ],
     "hierarchy": TRAINABLE,
     "levels": HIERARCHY,
     "model": [m for m in MODEL if m != "model"],
     "conditional_stages": NETWORK,
     "conditional": [m for m in CONDITIONAL if m != "conditional"],
-    "checkpoints": MODELS,
+    "formats": [],
+    "checkpoints": [*MODELS, "formats"],
     "experiment": [m for m in EXPERIMENT if m != "experiment"],
     "evaluation_files": ["experiment"],
     "progress": [],
     "measurement": EXPERIMENT,
-    "evaluation": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
+    "evaluation": [*EXPERIMENT, "devices", "evaluation_files", "measurement", "progress"],
     "scores": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
     "export": EXPERIMENT,
     "pictures": [],
     "completions": [*CONDITIONAL, "pictures"],
     "summaries": [*MODELS, "completions", "pictures", "schedules"],
     "callbacks": [*EXPERIMENT, "schedules", "summaries"],
-    "training": [*EXPERIMENT, "callbacks", "schedules", "summaries"],
+    "devices": [],
+    "training": [*EXPERIMENT, "callbacks", "devices", "schedules", "summaries"],
     "figures": [*EXPERIMENT, "completions", "evaluation", "pictures"],
     "class_figures": [*MODEL, "pictures"],
     "clusters": [*EXPERIMENT, "class_figures", "evaluation_files", "measurement", "progress"],

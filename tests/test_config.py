@@ -17,7 +17,7 @@ from matnet_tf.config import (
     Stage,
     TrainConfig,
 )
-from matnet_tf.serialization import differences, from_dict, from_json, to_dict, to_json
+from matnet_tf.serialization import from_dict, from_json, to_json
 
 # One value for every field, other than its default; `tests/test_flags.py` uses them too.
 OTHER_VALUES = {
@@ -98,6 +98,9 @@ OTHER_VALUES = {
         "regularizer_start": 100,
         "regularizer_every": 2,
         "stage_by_stage": 0.75,
+        "devices": 2,
+        "micro_batches": 5,
+        "precision": "mixed_float16",
         "jit_compile": True,
         "steps_per_execution": 10,
         "checkpoint_every": 50,
@@ -143,7 +146,7 @@ COMPATIBLE = {
     "model": {"prior": "learned", "whitening": False},
     "data": {"dequantize": False, "visible": 1, "quadrant_order": "fixed", "known_share": 0.5}
     | {"half": "left", "mask_file": ""},
-    "train": COMPANIONS["halvings"],
+    "train": {**COMPANIONS["halvings"], "micro_batches": 1},
 }
 # Nor do those of a model of whole images and those of a conditional one.
 KINDS = {
@@ -359,12 +362,18 @@ REFUSED = [
     *(
         (lambda n=n: TrainConfig(**{n: 0}), f"TrainConfig.{n} must be at least 1; got 0")
         for n in ("steps", "batch_size", "steps_per_execution", "checkpoint_every")
-        + ("keep_checkpoints", "max_skipped", "pictures_every", "regularizer_every")
+        + (
+            "keep_checkpoints",
+            "max_skipped",
+            "pictures_every",
+            "regularizer_every",
+            "micro_batches",
+        )
     ),
     *(
         (lambda n=n: TrainConfig(**{n: -1}), f"TrainConfig.{n} must be at least 0; got -1")
         for n in ("max_seconds", "warmup_steps", "clip_norm", "weight_decay", "kl_warmup")
-        + ("summary_images", "entropy_penalty", "regularizer_start", "rollbacks")
+        + ("summary_images", "entropy_penalty", "regularizer_start", "rollbacks", "devices")
     ),
     *(
         (lambda n=n: TrainConfig(**{n: 0.0}), f"TrainConfig.{n} must be positive; got 0.0")
@@ -377,6 +386,14 @@ REFUSED = [
     *(
         (lambda n=n: TrainConfig(**{n: 1.0}), f"TrainConfig.{n} must lie in [0, 1); got 1.0")
         for n in ("beta_1", "beta_2", "average_decay")
+    ),
+    (
+        lambda: TrainConfig(micro_batches=9, batch_size=8),
+        "TrainConfig.micro_batches must be at most batch_size; got 9 and 8",
+    ),
+    (
+        lambda: TrainConfig(micro_batches=2, jit_compile=True),
+        "TrainConfig.jit_compile needs micro_batches 1; got 2",
     ),
     (lambda: TrainConfig(halvings=0.5), "TrainConfig.halvings must be a list; got 0.5"),
     (
@@ -427,24 +444,3 @@ def test_settings_that_go_together_are_accepted():
         data = DataConfig(dequantize=True, binarization=binarization)
         assert Experiment(ModelConfig(likelihood="normal"), data).data.dequantize
     assert EvaluateConfig(chunk=0).chunk == 0
-
-
-def test_differences_name_the_fields_that_differ():
-    theirs = Experiment()
-    ours = dataclasses.replace(theirs, train=TrainConfig(steps=5), seed=2)
-    assert differences(ours, theirs) == ["train.steps: 5, not 10000", "seed: 2, not 0"]
-    assert differences(ours, ours) == []
-
-
-def test_differences_overlook_settings_that_only_watch_or_bound_a_run():
-    ours = Experiment(
-        data=DataConfig(dir="/elsewhere"),
-        train=TrainConfig(max_seconds=9.0, keep_checkpoints=7),
-    )
-    assert differences(ours, Experiment()) == []
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_to_dict_leaves_nothing_but_plain_values(kind):
-    json.dumps(to_dict(every_field_changed(kind)))
-    assert to_dict(EvaluateConfig())["num_samples"] == 2500

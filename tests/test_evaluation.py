@@ -4,6 +4,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+import types
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from matnet_tf import data, evaluation, evaluation_files, experiment
 from matnet_tf.bounds import nested_bounds, nested_counts
 from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig, Stage
 from matnet_tf.evaluation import evaluate, importance_weighted_bound
+from matnet_tf.measurement import batch_seeds
 from matnet_tf.model import MatNet
 
 RECORD_FIELDS = {
@@ -22,7 +27,7 @@ RECORD_FIELDS = {
     *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
     *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
     *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
-    *("dequantization", "elbo_bits_per_dim", "dims"),
+    *("dequantization", "elbo_bits_per_dim", "dims", "data_digest"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")
 SETTINGS = Experiment(
@@ -76,13 +81,13 @@ def evaluated_workdir(evaluated, tmp_path):
 @pytest.fixture
 def batches_measured(monkeypatch):
     """Sizes of the batches whose log-weights are computed, as they come."""
-    seen, log_weights = [], MatNet.log_weights
+    seen, log_weights = [], MatNet.log_weights_on_replicas
 
-    def recorded(model, x, *arguments):
-        seen.append(x.shape[0])
-        return log_weights(model, x, *arguments)
+    def recorded(model, batches, *arguments):
+        seen.extend(x.shape[0] for (x,) in batches)
+        return log_weights(model, batches, *arguments)
 
-    monkeypatch.setattr(MatNet, "log_weights", recorded)
+    monkeypatch.setattr(MatNet, "log_weights_on_replicas", recorded)
     return seen
 
 
@@ -113,22 +118,18 @@ def test_a_nested_bound_is_that_of_the_first_samples_wherever_the_pieces_end():
             np.testing.assert_allclose(bound, log_mean_exp(log_weights[:k]), rtol=1e-12)
 
 
-def test_the_bound_is_the_log_mean_exp_of_the_model_s_log_weights(monkeypatch, eagerly):
+def test_the_bound_is_the_log_mean_exp_of_the_model_s_log_weights(eagerly):
     stages = (Stage(1, 5, 2, 1), Stage(4, 3, 2, 1))
     model = MatNet(ModelConfig((8, 8, 1), stages, top_latents=2, top_units=4))
-    pieces, log_weights = [], MatNet.log_weights
-
-    def recorded(*arguments):
-        pieces.append([])
-        for piece in log_weights(*arguments):
-            pieces[-1].append(piece)
-            yield piece
-
-    monkeypatch.setattr(MatNet, "log_weights", recorded)
-    dataset = tf.data.Dataset.from_tensor_slices(binary_images(6)).batch(4)
+    x = binary_images(6)
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(4)
     bounds = importance_weighted_bound(model, dataset, num_samples=26, seed=3, chunk=52)
-    assert [len(batch) for batch in pieces] == [2, 1]  # 13 and 26 samples a pass
     assert list(bounds.log_likelihood) == [1, 10, 26]
+    pieces = [
+        list(model.log_weights(x[first : first + 4], 26, batch_seeds(3, first)[0], chunk=52))
+        for first in (0, 4)
+    ]
+    assert [len(batch) for batch in pieces] == [2, 1]  # 13 and 26 samples a pass
     for k, bound in bounds.log_likelihood.items():
         expected = [log_mean_exp(np.concatenate(batch)[:k]) for batch in pieces]
         np.testing.assert_allclose(bound, np.concatenate(expected), rtol=1e-12)
@@ -306,15 +307,15 @@ def test_a_subset_larger_than_the_split_is_refused_before_anything_is_written(wo
 def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
     workdir, evaluated, batches_measured, monkeypatch, capsys
 ):
-    save = evaluation_files.save_batch
+    save = evaluation_files.BatchFiles.save
 
-    def interrupted(path, *arguments):
-        if path.name == "000002.npz":
+    def interrupted(self, number, *arguments):
+        if number == 2:
             raise KeyboardInterrupt
-        save(path, *arguments)
+        save(self, number, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluation, "save_batch", interrupted)
+        patch.setattr(evaluation_files.BatchFiles, "save", interrupted)
         evaluate(workdir, QUICK)
     assert batches_measured == [6, 6, 6]
     assert not (workdir / "evaluation.json").exists()
@@ -356,9 +357,60 @@ def test_a_full_disk_leaves_whole_files_only(workdir, monkeypatch):
     monkeypatch.setattr(evaluation_files.os, "replace", full)
     kl = {"00_top": np.zeros(2)}
     part = evaluation.PerImage({1: np.zeros(2)}, np.zeros(2), kl, np.full(2, 64.0))
-    with pytest.raises(OSError, match="No space left"):
-        evaluation_files.save_batch(workdir / "000000.npz", part, np.arange(2), 1.0)
+    with evaluation_files.BatchFiles(workdir, 1) as results:
+        assert results.claim(0)
+        with pytest.raises(OSError, match="No space left"):
+            results.save(0, part, np.arange(2), 1.0)
     assert not list(workdir.glob("000000*"))
+
+
+def test_processes_share_an_evaluation_and_a_killed_one_leaves_its_batches(
+    workdir, evaluated, batches_measured, monkeypatch
+):
+    key = evaluated[1]["key"]
+    folder = workdir / "evaluation" / key
+    folder.mkdir(parents=True)
+    holder = """
+import fcntl, sys
+claims = open(sys.argv[1], "a")
+for number in (1, 3):
+    fcntl.lockf(claims, fcntl.LOCK_EX, 1, number)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", holder, str(folder / "claims")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        waited = []
+
+        def wait(seconds):
+            waited.append(list(batches_measured))
+            if len(waited) == 1:
+                shutil.copy(evaluated[0] / "evaluation" / key / "000001.npz", folder)
+            else:
+                other.kill()
+                other.wait()
+
+        clock = types.SimpleNamespace(sleep=wait, monotonic=time.monotonic)
+        monkeypatch.setattr(evaluation, "time", clock)
+        record = evaluate(workdir, QUICK)
+    # Batches 0 and 2 at once; 1 came from the other process, and 3 when that was dead.
+    assert waited[0] == [6, 6] and batches_measured == [6, 6, 6]
+    assert without_timings(record) == without_timings(evaluated[1])
+
+
+@pytest.mark.slow
+def test_bounds_of_images_do_not_depend_on_the_number_of_devices(
+    trained, evaluated, tmp_path, two_devices
+):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    record = evaluate(workdir, QUICK, num_devices=2)
+    assert record["key"] == evaluated[1]["key"]
+    for number in range(4):
+        name = f"evaluation/{record['key']}/{number:06d}.npz"
+        with np.load(workdir / name) as two, np.load(evaluated[0] / name) as one:
+            for array in set(two.files) - {"seconds"}:
+                np.testing.assert_array_equal(two[array], one[array])
 
 
 def test_validation_without_validation_images_is_an_error(tmp_path, tiny_dense):

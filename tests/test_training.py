@@ -232,21 +232,6 @@ def test_a_run_that_diverges_before_its_first_interval_begins_anew(tmp_path, mon
     assert seen == [2, 2, 4, 6, 8, 10, 12]
 
 
-def test_a_checkpoint_without_a_factor_of_the_rate_still_opens(undisturbed, tmp_path):
-    model = experiment.build_model(tiny())
-    checkpoints = experiment.Checkpoints(model, tmp_path)
-    model.step.assign(3)
-    variables = {
-        v.path.replace("/", "."): v.value
-        for v in [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
-    }
-    older = tf.train.Checkpoint(variables=variables, seconds=checkpoints.seconds)
-    manager = tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), max_to_keep=2)
-    manager.save(checkpoint_number=3)
-    model.step.assign(0)
-    assert checkpoints.restore() == 3
-
-
 def test_images_of_another_shape_are_refused(tmp_path):
     wrong = dataclasses.replace(tiny(), model=ModelConfig((9, 8, 1), (Stage(1, 8, 2, 1),)))
     with pytest.raises(ValueError, match=r"digits have shape \(8, 8, 1\).*\(9, 8, 1\)"):

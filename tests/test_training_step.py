@@ -174,6 +174,11 @@ def test_bad_steps_that_are_not_in_a_row_do_not_stop_training():
         watcher.on_train_batch_end(1)
 
 
+def test_no_parts_of_a_batch_are_refused():
+    with pytest.raises(ValueError, match="micro_batches >= 1; got 0"):
+        made(micro_batches=0)
+
+
 @pytest.mark.parametrize("bad", [{"skip_norm": 0}, {"clip_norm": -1}, {"max_skipped": 0}])
 def test_bounds_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match="skip_norm > 0, clip_norm >= 0 and max_skipped >= 1"):
@@ -311,6 +316,32 @@ class Noiseless(MatNet):
     def walk(self, view, rows, seed, **arguments):
         latents = [tf.fill((rows, *shape), 0.5) for shape in self.latent_shapes]
         return super().walk(view, rows, seed, latents=latents, **arguments)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 3, 50])
+def test_a_batch_in_parts_makes_the_step_of_the_whole(micro_batches):
+    results = []
+    for parts in (1, micro_batches):
+        model = Noiseless(CONFIG)
+        model.compile(optimizer=OPTIMIZERS["sgd"](), micro_batches=parts)
+        history = model.fit(images(7), batch_size=7, epochs=2, shuffle=False, verbose=0).history
+        results.append((values(model.trainable_variables), history))
+    (whole, history), (summed, other) = results
+    for a, b in zip(whole, summed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for name, numbers in history.items():
+        np.testing.assert_allclose(other[name], numbers, rtol=1e-5)
+
+
+def test_the_parts_of_a_batch_have_noise_of_their_own():
+    model, same = MatNet(CONFIG), np.tile(images(1), (4, 1, 1, 1))
+    seen = []
+    model.compile(optimizer="sgd", micro_batches=2, run_eagerly=True)
+    model.training_bound = lambda inputs, seed: (
+        seen.append(seed.numpy().tolist()) or MatNet.training_bound(model, inputs, seed)
+    )
+    model.train_step(same)
+    assert len(seen) == 2 and seen[0] != seen[1]
 
 
 @pytest.mark.slow

@@ -237,7 +237,25 @@ class TrainConfig:
         "progress up to which the stages of a conditional model are trained one after another, in "
         "equal parts, those before being fixed; afterwards all at once; 0 is all from the start",
     )
-    jit_compile: bool = field(False, "compile the training step with XLA")
+    devices: int = field(
+        0,
+        "of this machine to train on, each with its part of the batch; 0 is all GPUs, or one CPU. "
+        "Without GPUs, several are parts of the CPU. Several machines: see TF_CONFIG in the README",
+    )
+    micro_batches: int = field(
+        1,
+        "parts in which a device takes its images of a batch, one after another, their gradients "
+        "summed before the update: for a global batch that does not fit",
+    )
+    precision: str = field(
+        "float32",
+        "of the networks' computations; weights and distributions are float32 in any case, and "
+        "with mixed_float16 the loss is scaled",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: bool = field(
+        False, "compile the training step with XLA; for one device and one micro-batch"
+    )
     steps_per_execution: int = field(1, "steps run between two looks by Python")
     checkpoint_every: int = field(1000, "steps between checkpoints, metrics rows and summaries")
     keep_checkpoints: int = field(2, "checkpoints to keep")
@@ -252,9 +270,10 @@ class TrainConfig:
         check_types(self)
         at_least = ("steps", "batch_size", "steps_per_execution", "checkpoint_every")
         check_at_least(self, 1, *at_least, "keep_checkpoints", "max_skipped", "pictures_every")
+        check_at_least(self, 1, "micro_batches")
         check_at_least(self, 0, "max_seconds", "warmup_steps", "clip_norm", "weight_decay")
         check_at_least(self, 0, "kl_warmup", "summary_images", "entropy_penalty")
-        check_at_least(self, 0, "regularizer_start", "rollbacks")
+        check_at_least(self, 0, "regularizer_start", "rollbacks", "devices")
         check_at_least(self, 1, "regularizer_every")
         check_positive(self, "learning_rate", "epsilon", "skip_norm")
         check_between(self, 0, 1, "decay_from", "kl_warmup", "kl_start", "stage_by_stage")
@@ -267,6 +286,15 @@ class TrainConfig:
             bool(self.halvings) == (self.schedule == "halving"),
             f"TrainConfig.halvings goes with schedule 'halving'; got {self.halvings} with "
             f"{self.schedule!r}",
+        )
+        require(
+            self.micro_batches <= self.batch_size,
+            f"TrainConfig.micro_batches must be at most batch_size; got {self.micro_batches} and "
+            f"{self.batch_size}",
+        )
+        require(
+            not self.jit_compile or self.micro_batches == 1,
+            f"TrainConfig.jit_compile needs micro_batches 1; got {self.micro_batches}",
         )
         require(
             self.checkpoint_every % self.steps_per_execution == 0,

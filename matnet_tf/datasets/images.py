@@ -10,6 +10,7 @@ again at step s sees the images that it would have seen.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 
 import numpy as np
@@ -21,13 +22,23 @@ __all__ = ["MemoryImages", "StreamedImages", "deterministic"]
 # TFDS has shuffled already.
 SHUFFLE_BYTES = 256 * 2**20
 
+_DIGESTED = 100  # Images that tell one streamed set from another, beside their number.
+
+
+def _digest(images: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{images.dtype.name} {images.shape}".encode())
+    digest.update(np.ascontiguousarray(images))
+    return digest.hexdigest()[:16]
+
 
 def deterministic(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Sets the options that every data set here has.
 
-    The order is fixed; autotuning is off, since an iterator's end waits for its thread.
+    The order is fixed; autotuning is off, since an iterator's end waits for its thread. Of several
+    workers each takes its part of every batch, so that all of them make the batch of one.
     """
     options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False
     options.deterministic = True
     return dataset.with_options(options)
@@ -87,6 +98,10 @@ class MemoryImages:
         dataset = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
         return dataset.map(lambda index: (index, tf.gather(images, index)))
 
+    def digest(self) -> str:
+        """A digest of every value."""
+        return _digest(self.array)
+
     @functools.cached_property
     def _tensor(self) -> tf.Tensor:
         """The images on the host, where the batches are made; one copy for all data sets."""
@@ -143,6 +158,11 @@ class StreamedImages:
     def _images_in(self, size: int) -> int:
         spec = self._dataset.element_spec
         return max(1, size // (math.prod(spec.shape) * spec.dtype.size))
+
+    def digest(self) -> str:
+        """A digest of the first images; to read all would take as long as an epoch."""
+        batch = next(self._dataset.batch(_DIGESTED).as_numpy_iterator())
+        return _digest(batch)
 
     def ordered(self, batch_size: int, indices: np.ndarray) -> tf.data.Dataset:
         """As `MemoryImages.ordered`; a real subset is first read into memory."""
