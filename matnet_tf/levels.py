@@ -88,7 +88,7 @@ class Levels(Hierarchy):
         """Images from the prior, or from given levels of latents.
 
         Args:
-          num: how many.
+          num: how many; at most `samples_per_pass` at a time, which bounds the memory.
           temperature: multiplies the priors' scales; a sequence has one value per level.
           seed: of the draws.
           latents: values for the levels, top first, each `[num, ...]`: what `infer` gives as
@@ -107,9 +107,17 @@ class Levels(Hierarchy):
         latents, component = self._checked_latents(latents, num), self._component(component, num)
         if component is not None and latents and latents[0] is not None:
             raise ValueError("sample takes a component or a value for the top level, not both")
-        return self._graph(self._sample)(
-            num, self._temperatures(temperature), seed_tensor(seed), latents, draw, component
-        )
+        temperatures, seed = self._temperatures(temperature), seed_tensor(seed)
+        parts = []
+        for first in range(0, num, self.samples_per_pass):
+            rows = slice(first, min(first + self.samples_per_pass, num))
+            own = tuple(z if z is None else z[rows] for z in latents)
+            own_component = None if component is None else component[rows]
+            # Of the first pass it is the seed itself, of which few samples have always been drawn.
+            own_seed = tf.random.fold_in(seed, first) if first else seed
+            arguments = rows.stop - first, temperatures, own_seed, own, draw, own_component
+            parts.append(self._graph(self._sample)(*arguments))
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
     def _sample(self, num, temperatures, seed, latents, draw, component):
         temperatures = tf.unstack(temperatures)

@@ -59,6 +59,19 @@ def test_drawn_pixels_have_the_means_of_their_sample(model):
     np.testing.assert_array_less(np.abs(pixels - means), 5 * np.sqrt(0.25 / 2000))
 
 
+def test_many_samples_are_drawn_in_passes_with_noise_of_their_own(model, monkeypatch):
+    monkeypatch.setattr(type(model), "samples_per_pass", 3)
+    parts = model.sample(8, seed=5).numpy()
+    assert parts.shape == (8, *model.config.image_shape)
+    equal([parts[:3]], [model.sample(3, seed=5)])
+    assert not np.array_equal(parts[:3], parts[3:6])
+    z = [level.z for level in model.infer(images(8), seed=1).levels]
+    monkeypatch.undo()
+    whole = model.sample(8, latents=z)
+    monkeypatch.setattr(type(model), "samples_per_pass", 3)
+    np.testing.assert_allclose(model.sample(8, latents=z), whole, rtol=1e-4, atol=1e-6)
+
+
 def test_a_reconstruction_of_no_level_is_a_sample(model):
     equal([model.reconstruct(images(), num_inferred=0, seed=5)], [model.sample(4, seed=5)])
 

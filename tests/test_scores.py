@@ -171,8 +171,10 @@ def test_the_record_says_of_what_the_scores_are(scored):
     assert record == json.loads((workdir / "scores" / "digits_test.json").read_text())
     assert record.pop("seconds") > 0 and record.pop("model_digest")
     assert record.pop("commit") == experiment.commit() and record.pop("package_version")
+    digest = data.load(DataConfig(), "test").images.digest()
     assert record == {
         "data": "digits",
+        "data_digest": digest,
         "split": "test",
         "images": {"count": 9, "of": 297, "subset_seed": 0},
         "binarization": {"method": "dynamic", "seed": 0},
