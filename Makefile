@@ -7,11 +7,12 @@ WORKDIR ?= runs/digits
 JOBS ?= 2
 # Further flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
 DEMO_FLAGS ?=
+FAULTS ?= 200
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv quick test lint demo clean
+.PHONY: help venv quick test lint demo faults clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ demo: venv  ## train on digits, evaluate, draw figures and export, in WORKDIR (r
 	$(BIN)/python bin/evaluate --workdir=$(WORKDIR) --num_samples=100
 	$(BIN)/python bin/figures --workdir=$(WORKDIR)
 	$(BIN)/python bin/export --workdir=$(WORKDIR)
+
+faults: venv  ## kill, tear and starve the programs FAULTS times (200), and see that nothing is lost
+	$(BIN)/python benchmarks/faults.py --faults $(FAULTS)
 
 clean:  ## remove .venv, runs/ and what the tools left behind
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache

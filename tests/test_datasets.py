@@ -252,3 +252,17 @@ def test_the_program_clears_away_what_it_left_when_it_was_killed(mnist, tmp_path
     assert left.name.startswith(".preparing_")
     assert run_prepare(*arguments).returncode == 0
     assert contents(where) == ["mnist"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_error_and_leaves_nothing(mnist, tmp_path):
+    where = tmp_path / "tfds"
+    arguments = ("--data.name=mnist", f"--source={mnist}", f"--data.dir={where}")
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    program = [sys.executable, str(ROOT / "bin" / "prepare"), *arguments]
+    command = [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])", *program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    expected = f"bin/prepare: error: mnist could not be written to {where}: File too large\n"
+    assert expected in done.stderr  # TFDS's bars may follow.
+    assert_nothing_written(tmp_path)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from matnet_tf.datasets.png import encode_png
@@ -165,8 +166,15 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS speaks of downloads and names the temporary folder, which would mislead; its progress
     # bars go to stderr and stay.
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
-        builder.download_and_prepare(download_config=config)
+    try:
+        with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
+            builder.download_and_prepare(download_config=config)
+    # TFDS wraps what TensorFlow says of a full disk in an error of its own.
+    except (tf.errors.OpError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
+        raise OSError(
+            f"{source.name} could not be written to {directory.parent}: {reason}"
+        ) from error
     return pathlib.Path(builder.data_dir)
 
 

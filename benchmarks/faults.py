@@ -1,0 +1,230 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A campaign of faults: programs are killed, files torn and disks full, and nothing may be lost.
+
+    python benchmarks/faults.py --faults 200
+
+Prepares a folder of pictures, trains, evaluates and exports, once undisturbed, and then again and
+again under random faults, each followed by the same command, until so many faults have struck:
+
+    kill, term   SIGKILL or SIGTERM after a random part of the time that the program takes
+    full         no file may grow beyond a random size (a limit of the process stands for the disk)
+    torn         SIGKILL, and the newest checkpoint, or a batch of the evaluation, loses its end
+
+At the end of each round steps, rows, weights, results per image, records and exports must be those
+of the undisturbed run, no temporary file may be left, and no program may have shown a traceback.
+Prints one JSON line with the number of faults of each kind and program; the exit status is 1 if
+anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAMS = ("prepare", "train", "evaluate", "export")
+KINDS = {
+    "prepare": ("kill", "term", "full"),
+    "train": ("kill", "term", "full", "torn"),
+    "evaluate": ("kill", "term", "full", "torn"),
+    "export": ("kill", "term", "full"),
+}
+TIMINGS = ("seconds", "images_per_second", "image_samples_per_second")
+MOST_FAULTS_OF_A_PROGRAM = 8  # in one round
+PATIENCE = 600
+
+
+class Lost(Exception):
+    """Something is not as in the undisturbed run."""
+
+
+def command(program: str, folder: pathlib.Path) -> list[str]:
+    """The command line of a program, in a folder of its own data and work directory."""
+    run, data = f"--workdir={folder / 'run'}", f"--data.dir={folder / 'tfds'}"
+    flags = {
+        "prepare": ["--data.name=image_folder", f"--source={folder.parent / 'source'}", data],
+        "train": [
+            *("--data.name=image_folder", "--model.image_shape=8,8,1", data, run),
+            *("--model.stages=1:12:2:1,4:6:2:1", "--model.top_latents=2", "--model.top_units=6"),
+            *("--model.image_filters=4", "--train.steps=120", "--train.batch_size=16"),
+            *("--data.binarization=dynamic", "--train.checkpoint_every=15"),
+            *("--train.average_decay=0.9", "--train.summary_images=2"),
+        ],
+        "evaluate": [run, "--num_samples=20", "--batch_size=2"],
+        "export": [run],
+    }
+    return [sys.executable, str(ROOT / "bin" / program), *flags[program]]
+
+
+def attempt(
+    program: str, folder: pathlib.Path, kind: str | None, seconds: float, rng: random.Random
+) -> int:
+    """Runs a program, under a fault if there is one, and gives its exit status."""
+    # Bytes. TensorFlow itself writes files of up to 20 kB to the temporary folder.
+    limit = int(10 ** rng.uniform(1 if program == "prepare" else 4.5, 5.3))
+
+    def no_large_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = subprocess.Popen(
+        command(program, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=no_large_files if kind == "full" else None,
+    )
+    try:
+        timed = kind in ("kill", "term", "torn")
+        text, _ = process.communicate(timeout=rng.uniform(0, seconds) if timed else PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM if kind == "term" else signal.SIGKILL)
+        text, _ = process.communicate(timeout=PATIENCE)
+    status = process.returncode
+    if program == "prepare" and "is there already" in text:
+        status = 0  # It had been through when it was killed, and does not overwrite.
+    if "Traceback" in text:
+        raise Lost(f"bin/{program} under {kind} showed a traceback:\n{text[-3000:]}")
+    allowed = {"kill": (0, -9), "torn": (0, -9), "term": (0, -15, 75), "full": (0, 2), None: (0,)}
+    if status not in allowed[kind]:
+        raise Lost(f"bin/{program} under {kind} ended with status {status}:\n{text[-3000:]}")
+    if kind == "torn":
+        tear(program, folder / "run", rng)
+    return status
+
+
+def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
+    """Cuts the end off the newest of the files that a program would go on from."""
+    if program == "train":
+        found = sorted(run.glob("checkpoints/ckpt-*"), key=lambda p: p.stat().st_mtime_ns)
+        # With one alone there is none before it to go back to: a new run, which is no loss of ours.
+        found = found if len(list(run.glob("checkpoints/*.index"))) > 1 else []
+    else:
+        found = sorted(run.glob("evaluation/*/*.npz"))
+    if found:
+        path = found[-1]
+        os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def outcome(folder: pathlib.Path) -> dict:
+    """All that must not depend on faults."""
+    import numpy as np
+    import tensorflow as tf
+
+    from matnet_tf import data, experiment
+
+    run, found = folder / "run", {}
+    settings = experiment.read(run)
+    for split in ("train", "test"):
+        found[f"images of {split}"] = data.load(settings.data, split).identity()
+    rows = experiment.metrics_rows(run)
+    found["rows"] = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+    newest = tf.train.latest_checkpoint(str(run / "checkpoints"))
+    exported = sorted((run / "export").iterdir())[-1] / "variables" / "variables"
+    for name, path in (("weights", newest), ("export", str(exported))):
+        reader = tf.train.load_checkpoint(path)
+        for key in reader.get_variable_to_shape_map():
+            if not key.startswith(("_CHECKPOINT", "seconds", "save_counter")):
+                found[f"{name}: {key}"] = np.asarray(reader.get_tensor(key)).tobytes()
+    (record,) = json.loads((run / "evaluation.json").read_text())
+    found["record"] = {k: v for k, v in record.items() if k not in TIMINGS}
+    for path in sorted((run / "evaluation").glob("*/*.npz")):
+        with np.load(path) as batch:
+            arrays = {k: batch[k].tobytes() for k in batch.files if k not in TIMINGS}
+        found[f"results {path.stem}"] = arrays
+    return found
+
+
+def check(folder: pathlib.Path, expected: dict) -> None:
+    """Raises Lost unless a folder holds what it must, and nothing beside."""
+    actual = outcome(folder)
+    different = [k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k)]
+    if different:
+        raise Lost(f"not as in the undisturbed run: {', '.join(sorted(different)[:10])}")
+    patterns = ("**/*.tmp", "**/.preparing_*", "**/*_temp")
+    left = [str(path) for pattern in patterns for path in folder.glob(pattern)]
+    if left:
+        raise Lost(f"left behind: {', '.join(left)}")
+    for version in (folder / "run" / "export").iterdir():
+        if not (version / "saved_model.pb").is_file():
+            raise Lost(f"{version} is not a whole export")
+
+
+def make_source(folder: pathlib.Path) -> None:
+    """Eighty small grey pictures, and sixteen more to test on."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.RandomState(0)
+    for split, count in (("train", 80), ("test", 16)):
+        (folder / split).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.randint(0, 256, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / split / f"{index:03d}.png")
+
+
+def main() -> int:
+    """Runs the campaign and prints its record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    rng, struck = random.Random(options.seed), collections.Counter()
+    root = pathlib.Path(tempfile.mkdtemp(prefix="faults_"))
+    make_source(root / "source")
+    try:
+        rounds = campaign(root, options.faults, rng, struck)
+    except Lost as error:
+        print(f"LOST in {root}: {error}", file=sys.stderr)
+        print(json.dumps({"lost": True, "seed": options.seed, **struck}))
+        return 1
+    shutil.rmtree(root)
+    total = sum(struck.values())
+    record = {"lost": False, "faults": total, "rounds": rounds, "seed": options.seed}
+    print(json.dumps(record | dict(sorted(struck.items()))))
+    return 0
+
+
+def campaign(root: pathlib.Path, faults: int, rng: random.Random, struck) -> int:
+    """Rounds of all programs until enough faults have struck; gives their number."""
+    (root / "whole").mkdir()
+    seconds = {}
+    for program in PROGRAMS:
+        started = time.monotonic()
+        attempt(program, root / "whole", None, 0, rng)
+        seconds[program] = time.monotonic() - started
+    expected, rounds = outcome(root / "whole"), 0
+    while sum(struck.values()) < faults:
+        folder = root / f"round_{rounds}"
+        folder.mkdir()
+        for program in PROGRAMS:
+            for _ in range(min(MOST_FAULTS_OF_A_PROGRAM, faults - sum(struck.values()))):
+                kind = rng.choice(KINDS[program])
+                done = attempt(program, folder, kind, seconds[program], rng) == 0
+                struck[f"{program} {kind}"] += not done or kind == "torn"
+                if done and kind != "torn":
+                    break  # It was through before the fault.
+            attempt(program, folder, None, 0, rng)
+        check(folder, expected)
+        shutil.rmtree(folder)
+        rounds += 1
+        print(f"round {rounds}: {sum(struck.values())} faults", file=sys.stderr, flush=True)
+    return rounds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
