@@ -44,6 +44,7 @@ KINDS = {
     "export": ("kill", "term", "full"),
 }
 TIMINGS = ("seconds", "images_per_second", "image_samples_per_second")
+CHECKOUT = ("commit", "key")  # They change when somebody commits meanwhile.
 MOST_FAULTS_OF_A_PROGRAM = 8  # in one round
 PATIENCE = 600
 
@@ -140,7 +141,7 @@ def outcome(folder: pathlib.Path) -> dict:
             if not key.startswith(("_CHECKPOINT", "seconds", "save_counter")):
                 found[f"{name}: {key}"] = np.asarray(reader.get_tensor(key)).tobytes()
     (record,) = json.loads((run / "evaluation.json").read_text())
-    found["record"] = {k: v for k, v in record.items() if k not in TIMINGS}
+    found["record"] = {k: v for k, v in record.items() if k not in (*TIMINGS, *CHECKOUT)}
     for path in sorted((run / "evaluation").glob("*/*.npz")):
         with np.load(path) as batch:
             arrays = {k: batch[k].tobytes() for k in batch.files if k not in TIMINGS}
