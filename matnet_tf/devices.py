@@ -100,8 +100,10 @@ def local_strategy(devices: int = 0) -> tf.distribute.Strategy:
       devices: as for `strategy_for`.
 
     Raises:
-      ValueError: if there are not that many, or TensorFlow runs already.
+      ValueError: if the number is negative, there are not that many, or TensorFlow runs already.
     """
+    if devices < 0:
+        raise ValueError(f"devices must be at least 0; got {devices}")
     gpus = tf.config.list_physical_devices("GPU")
     if devices > len(gpus) > 0:
         raise ValueError(f"there are {len(gpus)} GPUs; got devices {devices}")

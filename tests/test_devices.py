@@ -68,6 +68,8 @@ def test_one_device_needs_no_strategy_and_too_many_are_refused(two_devices):
     assert devices.strategy_for(2) is two_devices
     with pytest.raises(ValueError, match="cannot become 3 devices: TensorFlow runs already"):
         devices.strategy_for(3)
+    with pytest.raises(ValueError, match="devices must be at least 0; got -1"):
+        devices.local_strategy(-1)
 
 
 def test_devices_are_not_counted_among_several_workers(monkeypatch):

@@ -96,7 +96,7 @@ def test_the_identity_of_a_split_is_in_its_values_alone():
     assert flat.digest() != other.images.digest()
 
 
-def test_streamed_images_are_known_by_their_first(monkeypatch):
+def test_streamed_images_are_known_by_their_first():
     import tensorflow as tf
 
     values = np.arange(2 * 4, dtype=np.uint8).reshape(2, 2, 2, 1)
