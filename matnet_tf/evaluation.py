@@ -139,8 +139,9 @@ class _Batch(NamedTuple):
         return self.inputs[0].shape[0]
 
 
-def _batches(model: Hierarchy, dataset: Iterable[Any], position: int = 0) -> Iterator[_Batch]:
-    """The checked batches of a data set; `position` is that of its first image."""
+def _batches(model: Hierarchy, dataset: Iterable[Any]) -> Iterator[_Batch]:
+    """The checked batches of a data set."""
+    position = 0
     for element in dataset:
         batch = _Batch(position, model.checked_inputs(*model.inputs_of(element)))
         yield batch

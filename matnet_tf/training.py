@@ -145,6 +145,7 @@ class _Run:
     def go(self) -> dict[str, Any]:
         """Runs the steps that are left, and goes back to a checkpoint where they diverge."""
         step = self._step()
+        self.progress.agree()  # Workers must see the same budget as spent.
         if step >= self.config.train.steps or (step and self.progress.over_budget()):
             return self._record()
         with self.stops.listening():
