@@ -8,11 +8,12 @@ JOBS ?= 2
 # Further flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
 DEMO_FLAGS ?=
 FAULTS ?= 200
+CASES ?= 2000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv quick test lint demo faults clean
+.PHONY: help venv quick test lint demo faults fuzz clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ demo: venv  ## train on digits, evaluate, draw figures and export, in WORKDIR (r
 faults: venv  ## kill, tear and starve the programs FAULTS times (200), and see that nothing is lost
 	$(BIN)/python benchmarks/faults.py --faults $(FAULTS)
 
+fuzz: venv  ## give the programs CASES odd command lines and damaged files (2000)
+	$(BIN)/python benchmarks/fuzz.py --cases $(CASES)
+
 clean:  ## remove .venv, runs/ and what the tools left behind
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find matnet_tf tests bin -name __pycache__ -type d -prune -exec rm -rf {} +

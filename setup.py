@@ -35,6 +35,12 @@ setuptools.setup(
     ],
     extras_require={
         "benchmarks": ["scikit-image==0.26.0"],
-        "test": ["dill==0.4.1", "pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6"],
+        "test": [
+            "dill==0.4.1",
+            "hypothesis==6.170.17",
+            "pytest==9.2.0",
+            "pytest-xdist==3.8.0",
+            "ruff==0.17.6",
+        ],
     },
 )

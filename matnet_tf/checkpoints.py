@@ -12,6 +12,7 @@ import sys
 
 import tensorflow as tf
 
+from matnet_tf.files import reason_of
 from matnet_tf.formats import FORMAT_VERSION, checkpoint_version, name_in
 from matnet_tf.hierarchy import Hierarchy
 
@@ -77,10 +78,8 @@ class Checkpoints:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             self.remove(step)
-            # TensorFlow puts the system's own words last, behind a long path.
-            reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
             raise OSError(
-                f"the checkpoint of step {step} could not be written: {reason}; "
+                f"the checkpoint of step {step} could not be written: {reason_of(error)}; "
                 f"the one before it is kept"
             ) from None
 
@@ -116,9 +115,9 @@ class Checkpoints:
                 self._read(path)
             # A damaged file shows as almost any error: OpError, IndexError, AssertionError.
             except Exception as error:
-                reason = str(error).splitlines()[0][:200]
                 print(
-                    f"checkpoint {path} is not readable ({reason}); trying the one before it",
+                    f"checkpoint {path} is not readable ({reason_of(error)}); trying the one "
+                    f"before it",
                     file=sys.stderr,
                 )
                 continue

@@ -31,7 +31,7 @@ import numpy as np
 from matnet_tf import data, experiment
 from matnet_tf.class_figures import write_class_figures
 from matnet_tf.config import ClusterConfig, EvaluateConfig, ModelConfig
-from matnet_tf.evaluation_files import write_whole
+from matnet_tf.files import write_whole
 from matnet_tf.measurement import batch_seeds, chosen_images, settings_of
 from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress

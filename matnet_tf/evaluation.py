@@ -33,6 +33,7 @@ from matnet_tf import data, devices, experiment
 from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.config import EvaluateConfig
 from matnet_tf.evaluation_files import BatchFiles, PerImage, append_record, read_records
+from matnet_tf.files import write_whole
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.progress import ImageProgress
@@ -114,15 +115,26 @@ def evaluate(
         loaded = experiment.load(workdir, config.weights)
     settings = settings_of(config, loaded, data_config.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    key = _key(settings)
     if done := [record for record in read_records(workdir) if record["key"] == key]:
         print("evaluate: already in evaluation.json", file=sys.stderr)
         return done[0]
-    folder = workdir / "evaluation" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    experiment.write_atomically(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+    folder = _folder(workdir, key, settings)
     bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
     return append_record(workdir, _record(settings, bounds, seconds, loaded.model) | {"key": key})
+
+
+def _key(settings: dict[str, Any]) -> str:
+    """Tells an evaluation from every other whose result may differ."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _folder(workdir: pathlib.Path, key: str, settings: dict[str, Any]) -> pathlib.Path:
+    """The folder of an evaluation's results, made where it is not there."""
+    folder = workdir / "evaluation" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole({folder / "settings.json": (json.dumps(settings, indent=2) + "\n").encode()})
+    return folder
 
 
 # The bounds.

@@ -1,35 +1,28 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What evaluation leaves in a work directory: bounds of every image, and evaluation.json.
-
-Also how the files of any work with a trained model appear: whole, in a folder that is not left
-empty (`write_whole`, `folder_for_work`).
-"""
+"""What evaluation leaves in a work directory: bounds of every image, and evaluation.json."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from matnet_tf import experiment
+from matnet_tf.files import lock, lock_part, unlock_part, write_whole
 
 __all__ = [
     "BatchFiles",
     "PerImage",
     "append_record",
-    "folder_for_work",
     "read_records",
-    "write_whole",
 ]
 
 
@@ -40,35 +33,6 @@ class PerImage(NamedTuple):
     elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
     kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
     dims: np.ndarray  # [N]: values that the bound is on: the image's, or those that are hidden
-
-
-def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes files so that a reader, or a crash, sees each as it was or whole.
-
-    An error or an interrupt in the writing leaves all of them as they were, and nothing beside.
-    """
-    temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
-    try:
-        for path, content in contents.items():
-            temporary[path].write_bytes(content)
-        for path in contents:
-            os.replace(temporary[path], path)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def folder_for_work(path: pathlib.Path) -> Iterator[None]:
-    """Makes a folder before the work whose files it is for, and removes it if there are none."""
-    made = not path.exists()
-    path.mkdir(exist_ok=True)
-    try:
-        yield
-    finally:
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 class BatchFiles:
@@ -104,12 +68,11 @@ class BatchFiles:
     def claim(self, number: int) -> bool:
         """Whether this process is to measure a batch: nobody else does, nor has done."""
         try:
-            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-        except (BlockingIOError, PermissionError):
-            return False
+            held = lock_part(self._claims, number)
         except OSError as error:
             print(f"evaluate: no locks in {self._folder} ({error.strerror})", file=sys.stderr)
-        return not self._read(number)
+            held = True
+        return held and not self._read(number)
 
     def save(self, number: int, part: PerImage, images: np.ndarray, seconds: float) -> None:
         """Writes the results of a batch, so that a crash leaves a whole file or none."""
@@ -120,8 +83,7 @@ class BatchFiles:
         np.savez(buffer, **arrays, **bounds, **kl)
         write_whole({self._path(number): buffer.getvalue()})
         self.found[number] = part, seconds
-        with contextlib.suppress(OSError):
-            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, number)
+        unlock_part(self._claims, number)
 
     def _path(self, number: int) -> pathlib.Path:
         return self._folder / f"{number:06d}.npz"
@@ -186,7 +148,7 @@ def append_record(workdir: pathlib.Path, record: dict[str, Any]) -> dict[str, An
             if other["key"] == record["key"]:
                 return other
         text = json.dumps([*records, record], indent=2, allow_nan=False) + "\n"
-        experiment.write_atomically(workdir / "evaluation.json", text)
+        write_whole({workdir / "evaluation.json": text.encode()})
         return record
 
 
@@ -195,7 +157,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     """Holds a lock on a folder, which the system lets go of when the process ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

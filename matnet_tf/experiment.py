@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import pathlib
@@ -26,6 +25,7 @@ import tensorflow as tf
 from matnet_tf.checkpoints import Checkpoints
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.files import lock, write_whole
 from matnet_tf.formats import FORMAT_VERSION, upgraded
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model import MatNet
@@ -46,7 +46,6 @@ __all__ = [
     "metrics_rows",
     "read",
     "unconditional",
-    "write_atomically",
     "write_metrics",
 ]
 
@@ -68,21 +67,6 @@ def commit() -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
         return done.stdout.strip()
     return "unknown"
-
-
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file so that a reader, or a crash, sees the old one or the new one whole."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check(
@@ -141,7 +125,7 @@ def create(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or _record(workdir) != record:
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
+        write_whole({path: (json.dumps(record, indent=2) + "\n").encode()})
 
 
 @contextlib.contextmanager
@@ -155,14 +139,13 @@ def in_use(workdir: str | os.PathLike) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{workdir} is in use by another bin/train: {file.read().strip()}"
-            ) from None
+            held = lock(file)
         except OSError as error:
             print(f"{workdir} cannot be locked ({error.strerror}): train there once at a time")
+            held = True
+        if not held:
+            file.seek(0)
+            raise ValueError(f"{workdir} is in use by another bin/train: {file.read().strip()}")
         file.truncate(0)
         file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
         file.flush()
@@ -314,7 +297,8 @@ def write_metrics(workdir: str | os.PathLike, rows: Sequence[Mapping[str, Any]])
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [",".join(columns)]
     lines += [",".join(_cell(row.get(name)) for name in columns) for row in rows]
-    write_atomically(pathlib.Path(workdir) / "metrics.csv", "\n".join(lines) + "\n")
+    path = pathlib.Path(workdir) / "metrics.csv"
+    write_whole({path: ("\n".join(lines) + "\n").encode()})
 
 
 def _cell(value):

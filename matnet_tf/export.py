@@ -44,6 +44,7 @@ import tensorflow as tf
 
 from matnet_tf import experiment
 from matnet_tf.bounds import bits_per_dim
+from matnet_tf.files import reason_of
 from matnet_tf.hierarchy import Hierarchy, seed_tensor
 from matnet_tf.likelihoods import Known
 from matnet_tf.version import __version__
@@ -107,7 +108,7 @@ def save(model: Hierarchy, path: str | os.PathLike) -> None:
     try:
         tf.saved_model.save(holder, str(path), signatures=signatures_of(model))
     except tf.errors.OpError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = reason_of(error)
         raise OSError(f"the SavedModel could not be written to {path}: {reason}") from None
 
 

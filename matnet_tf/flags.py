@@ -40,6 +40,11 @@ __all__ = [
 
 _INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
 _USAGE_ERROR = 2
+# What TensorFlow, which is not imported here, and Python say when the machine is at fault.
+_SYSTEM_ERRORS = {
+    *("MemoryError", "ResourceExhaustedError", "DataLossError", "NotFoundError"),
+    "PermissionDeniedError",
+}
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _KINDS = {
     int: (int, "a whole number"),
@@ -146,8 +151,9 @@ def run(
       description: what the program does, for `--help`.
 
     Returns:
-      The exit status: that of `main`; 2 after a wrong flag, a `ValueError` or an `OSError`, unless
-      the error has an `exit_status` of its own; 130 after an interrupt.
+      The exit status: that of `main`; 2 after a wrong flag, a `ValueError`, an `OSError` or an
+      error that tells of the machine, such as no memory, unless the error has an `exit_status` of
+      its own; 130 after an interrupt.
     """
     arguments, extra, debug = sys.argv[1:], (*extra, _DEBUG), False
     try:
@@ -157,7 +163,9 @@ def run(
         values, keywords = parse(tree, extra, arguments)
         debug = keywords.pop("debug")
         return main(*values, **keywords) or 0
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (ValueError, OSError)) and not _is_of_the_system(error):
+            raise
         if debug:
             traceback.print_exc()
         # Libraries' messages may span lines; a program's error is one.
@@ -166,6 +174,11 @@ def run(
     except KeyboardInterrupt:
         print(f"bin/{name}: interrupted", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether it tells of the machine's state, such as no memory, and not of a program's fault."""
+    return any(kind.__name__ in _SYSTEM_ERRORS for kind in type(error).__mro__)
 
 
 def parse(

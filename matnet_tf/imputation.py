@@ -33,7 +33,7 @@ import numpy as np
 from matnet_tf import data, experiment, image_files, tiling
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.contact_sheet import ContactSheet
-from matnet_tf.evaluation_files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, write_whole
 from matnet_tf.progress import ImageProgress
 from matnet_tf.serialization import to_dict
 from matnet_tf.tiling import impute_picture

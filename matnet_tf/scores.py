@@ -37,7 +37,7 @@ import tensorflow as tf
 from matnet_tf import data, experiment
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import DataConfig, Experiment, ScoreConfig
-from matnet_tf.evaluation_files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, write_whole
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress

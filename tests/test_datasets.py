@@ -25,7 +25,7 @@ from source_files import (
     write_idx,
 )
 
-from matnet_tf import datasets
+from matnet_tf import data, datasets
 from matnet_tf.datasets import storage
 from matnet_tf.datasets.png import encode_png
 
@@ -252,6 +252,29 @@ def test_the_program_clears_away_what_it_left_when_it_was_killed(mnist, tmp_path
     assert left.name.startswith(".preparing_")
     assert run_prepare(*arguments).returncode == 0
     assert contents(where) == ["mnist"]
+
+
+DAMAGES = {
+    "cut": ("*test.tfrecord*", lambda content: content[:-9]),
+    "emptied": ("*test.tfrecord*", lambda content: b""),
+    "gone": ("*test.tfrecord*", None),
+    "no text": ("dataset_info.json", lambda content: b"\xff" + content),
+    "other values": ("dataset_info.json", lambda content: content.replace(b'"7"', b'"8"')),
+    "no type": ("features.json", lambda content: content.replace(b'"uint8"', b"3")),
+}
+
+
+@pytest.mark.parametrize(("pattern", "change"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_data_set_is_named_in_one_line(pattern, change, mnist, tmp_path):
+    folder = datasets.prepare(config("mnist", tmp_path), str(mnist)).folder
+    (path,) = folder.glob(pattern)
+    content = path.read_bytes()
+    path.unlink()
+    if change:
+        path.write_bytes(change(content))
+        assert path.read_bytes() != content
+    with pytest.raises(ValueError, match=rf"data set in {folder} is damaged \(.+\); prepare"):
+        data.load(config("mnist", tmp_path), "test")
 
 
 @pytest.mark.slow

@@ -241,6 +241,15 @@ def test_an_interrupt_gives_status_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "bin/prog: interrupted\n"
 
 
+@pytest.mark.parametrize("name", ["ResourceExhaustedError", "DataLossError"])
+def test_what_tensorflow_says_of_the_machine_becomes_one_line(monkeypatch, capsys, name):
+    import tensorflow as tf
+
+    error = getattr(tf.errors, name)(None, None, "no room")
+    assert run(monkeypatch, stumble(error)) == 2
+    assert capsys.readouterr().err == "bin/prog: error: no room\n"
+
+
 def test_errors_that_nobody_foresaw_keep_their_traceback(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(monkeypatch, stumble(ZeroDivisionError()))

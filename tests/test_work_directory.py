@@ -104,19 +104,6 @@ def test_streamed_images_are_known_by_their_first():
     assert streamed.digest() == datasets.MemoryImages(values).digest()
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_beside(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.csv"
-    experiment.write_atomically(path, "old")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        experiment.write_atomically(path, "new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.skipif(not pathlib.Path("/proc/self/mounts").exists(), reason="needs Linux")
 def test_a_directory_that_cannot_be_written_is_one_error(monkeypatch):
     with pytest.raises(OSError, match="/proc"):

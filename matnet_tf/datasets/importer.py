@@ -206,7 +206,7 @@ def _connect(host: str, port: int) -> str:
 
 
 def _summary(folder: pathlib.Path) -> Prepared:
-    info = tfds.builder_from_directory(str(folder)).info
+    info = reading.builder_of(folder).info
     return Prepared(
         name=info.name,
         folder=folder,

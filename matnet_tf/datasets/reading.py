@@ -4,20 +4,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from matnet_tf import files
 from matnet_tf.datasets.images import MemoryImages, StreamedImages, deterministic
 from matnet_tf.datasets.resizing import resize
 
-__all__ = ["MEMORY_BYTES", "check_disjoint", "image_feature", "read", "split_size"]
+__all__ = ["MEMORY_BYTES", "check_disjoint", "image_feature", "builder_of", "read", "split_size"]
 
 # A split of at most this many bytes is read into memory, a larger one is streamed.
 MEMORY_BYTES = 4 * 2**30
@@ -25,6 +28,32 @@ MEMORY_BYTES = 4 * 2**30
 _READ_BATCH = 1000
 # 16 calls at a time, on however few cores: with 2, MNIST took 3.4 s instead of 1.2 s.
 _PARALLEL_CALLS = 16
+
+
+@contextlib.contextmanager
+def _damage_named(folder: pathlib.Path) -> Iterator[None]:
+    """Makes one line of whatever TFDS, TensorFlow and protobuf say of damaged files."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"the data set in {folder} is damaged ({files.reason_of(error)}); prepare it again, "
+            f"with bin/prepare --overwrite"
+        ) from error
+
+
+def builder_of(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
+    """The builder of a prepared data set.
+
+    Raises:
+      ValueError: if what describes the set is damaged.
+    """
+    with _damage_named(folder):
+        builder = tfds.builder_from_directory(os.fspath(folder))
+        for split in builder.info.splits.values():
+            if split.num_examples and not split.file_instructions:
+                raise ValueError(f"the split {split.name} has no files")
+        return builder
 
 
 def read(
@@ -50,7 +79,7 @@ def read(
     Raises:
       ValueError: if there is no such split, it is empty, or its images cannot be used.
     """
-    builder = tfds.builder_from_directory(os.fspath(folder))
+    builder = builder_of(folder)
     shape = _image_shape(builder.info, image_size)
     total = _size(builder.info, split)
     kind = np.dtype(builder.info.features["image"].np_dtype)
@@ -70,7 +99,7 @@ def split_size(folder: pathlib.Path, split: str) -> int:
     Raises:
       ValueError: if there is no such split, or it is empty.
     """
-    return _size(tfds.builder_from_directory(os.fspath(folder)).info, split)
+    return _size(builder_of(folder).info, split)
 
 
 def _size(info: tfds.core.DatasetInfo, split: str) -> int:
@@ -91,7 +120,7 @@ def check_disjoint(folder: pathlib.Path, train_split: str, test_split: str) -> N
     Raises:
       ValueError: if they do, or one of them does not exist.
     """
-    info = tfds.builder_from_directory(os.fspath(folder)).info
+    info = builder_of(folder).info
     ranges = []
     for split in (train_split, test_split):
         _size(info, split)
@@ -183,7 +212,7 @@ def _read_all(
     `stamp` tells a set that was prepared again from the one before.
     """
     del stamp
-    builder = tfds.builder_from_directory(os.fspath(folder))
+    builder = builder_of(folder)
     shape, label = _image_shape(builder.info, image_size), _label_feature(builder.info)
     total = _size(builder.info, split)
     images = np.empty((total, *shape), builder.info.features["image"].np_dtype)
@@ -191,12 +220,15 @@ def _read_all(
     done = 0
     wanted = {"image"} | ({label} if label else set())
     dataset = _resized(_dataset(builder, split, wanted), image_size)
-    for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
-        rows = slice(done, done + len(batch["image"]))
-        images[rows] = batch["image"]
-        if label:
-            labels[rows] = batch[label]
-        done = rows.stop
+    with _damage_named(folder):
+        for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
+            rows = slice(done, done + len(batch["image"]))
+            images[rows] = batch["image"]
+            if label:
+                labels[rows] = batch[label]
+            done = rows.stop
+        if done != total:
+            raise ValueError(f"it has {done} of {total} images of {split}")
     return _in_range(images, builder.info.name, white), labels if label else None
 
 

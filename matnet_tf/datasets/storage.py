@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import shutil
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from matnet_tf import files
 from matnet_tf.datasets.png import encode_png
 from matnet_tf.datasets.sources import Source
 
@@ -103,7 +103,7 @@ def _locked_folder(directory: pathlib.Path) -> tuple[pathlib.Path, int]:
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT)
             with contextlib.suppress(OSError):  # not every file system has locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                files.lock(lock, wait=True)
             if os.fstat(lock).st_nlink:  # the lock's file has not been removed meanwhile
                 return path, lock
             os.close(lock)
@@ -122,10 +122,10 @@ def _remove_unlocked(path: pathlib.Path) -> None:
     except OSError:  # it is gone already, or another user's
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _put_back(path)
-        shutil.rmtree(path, ignore_errors=True)
-    except OSError:  # somebody holds the lock, or the file system has none
+        if files.lock(lock):
+            _put_back(path)
+            shutil.rmtree(path, ignore_errors=True)
+    except OSError:  # the file system has no locks
         return
     finally:
         os.close(lock)
@@ -171,9 +171,8 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
             builder.download_and_prepare(download_config=config)
     # TFDS wraps what TensorFlow says of a full disk in an error of its own.
     except (tf.errors.OpError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rsplit("; ", 1)[-1][:200]
         raise OSError(
-            f"{source.name} could not be written to {directory.parent}: {reason}"
+            f"{source.name} could not be written to {directory.parent}: {files.reason_of(error)}"
         ) from error
     return pathlib.Path(builder.data_dir)
 

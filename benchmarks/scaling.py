@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a second device, bfloat16 and XLA are worth on this machine, in one run.
+
+    python benchmarks/scaling.py --flagfile=configs/mnist_cpu.flags --data.dir=TFDS_DIR --steps=300
+
+Trains an experiment for a number of steps in several ways, each in a process of its own, evaluates
+what came out, and prints one JSON line for each way: images/s in training and image-samples/s in
+evaluation (the second half of the steps, and --seconds of bounds), the bound of the same test
+images with the same noise, and how all of that compares to the first way:
+
+    float32                one device of one thread on one core: no XLA
+    two replicas           two devices of one thread each on two cores, with a batch of the size
+                           above for each
+    two workers            the same in two processes, one core each
+    mixed_bfloat16, XLA    one device of one thread on one core
+
+The bound of "two replicas" is after as many steps of twice the batch, so it is not that of one.
+Runs of a second device take two free cores; a busy machine makes every ratio meaningless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from matnet_tf import config, flags
+
+WAYS = {
+    "float32": {},
+    "two replicas": {"devices": 2},
+    "two workers": {"workers": 2},
+    "mixed_bfloat16": {"precision": "mixed_bfloat16"},
+    "XLA": {"jit_compile": True},
+}
+OPTIONS = (
+    flags.Flag("steps", "trained in each way before its bound is measured", 300, int),
+    flags.Flag("seconds", "of the measurement of evaluation", 10.0, float),
+    flags.Flag("images", "test images in the bound", 200, int),
+    flags.Flag("num_samples", "K of the bound", 10, int),
+    flags.Flag("way", "measures one way in this process; the program calls itself with it", ""),
+)
+
+
+def main(experiment: config.Experiment, way: str, **options) -> None:
+    """Measures one way, or every way, and prints the records."""
+    if way:
+        print(json.dumps(measure(experiment, WAYS[way], **options)))
+        return
+    first = {}
+    for name, settings in WAYS.items():
+        record = run(name, settings)
+        first = first or record
+        ratios = {
+            "training_ratio": record["training_images_per_second"]
+            / first["training_images_per_second"],
+            "evaluation_ratio": record["evaluation_image_samples_per_second"]
+            / first["evaluation_image_samples_per_second"],
+            "bound_difference_nats": record["bound_nats"] - first["bound_nats"],
+        }
+        ratios = {key: round(value, 3) for key, value in ratios.items()}
+        print(json.dumps({"way": name, **record, **ratios}), flush=True)
+
+
+def run(name: str, settings: dict) -> dict:
+    """The record of a way, by one process for each of its workers; the rates of workers add up."""
+    workers = settings.get("workers", 1)
+    cores = sorted(os.sched_getaffinity(0))
+    if settings.get("devices", workers) > len(cores):
+        raise ValueError(f"{name} needs {settings.get('devices', workers)} cores; got {cores}")
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    processes = []
+    for index in range(workers):
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        if workers > 1:
+            task = {"type": "worker", "index": index}
+            cluster = {"cluster": {"worker": addresses}, "task": task}
+            environment["TF_CONFIG"] = json.dumps(cluster)
+        own = set(cores[:2]) if settings.get("devices") == 2 else {cores[index]}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *sys.argv, f"--way={name}"],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                preexec_fn=lambda own=own: os.sched_setaffinity(0, own),
+            )
+        )
+    texts = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise ValueError(f"the measurement of {name!r} failed")
+    records = [json.loads(text.splitlines()[-1]) for text in texts]
+    evaluated = sum(record["evaluation_image_samples_per_second"] for record in records)
+    return records[0] | {"evaluation_image_samples_per_second": evaluated}
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def measure(
+    experiment: config.Experiment,
+    settings: dict,
+    steps: int,
+    seconds: float,
+    images: int,
+    num_samples: int,
+) -> dict:
+    """Trains and evaluates in one way."""
+    import tensorflow as tf
+
+    from matnet_tf import data, devices
+    from matnet_tf import experiment as experiments
+
+    own = settings.get("devices", 1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    # MirroredStrategy waits for each of its devices in a thread.
+    tf.config.threading.set_inter_op_parallelism_threads(own)
+    train = dataclasses.replace(
+        experiment.train,
+        precision=settings.get("precision", "float32"),
+        jit_compile=settings.get("jit_compile", False),
+        batch_size=experiment.train.batch_size * own * settings.get("workers", 1),
+    )
+    experiment = dataclasses.replace(experiment, train=train)
+    with devices.strategy_for(settings.get("devices", 0)).scope():
+        model = experiments.build_model(experiment)
+    split = data.load_for(experiment.model, experiment.data, "train")
+    batches = split.training_dataset(train.batch_size, experiment.seed)
+    rate = steps_per_second(model, batches, steps) * train.batch_size
+    test = data.load_for(experiment.model, experiment.data, "test").evaluation_dataset(images)
+    bound, evaluated = evaluate(model, next(iter(test)), num_samples, own, seconds)
+    return {
+        "training_images_per_second": round(rate, 1),
+        "evaluation_image_samples_per_second": round(evaluated, 1),
+        "bound_nats": round(bound, 4),
+    }
+
+
+def steps_per_second(model, batches, steps: int) -> float:
+    """Trains for so many steps; gives the speed of the second half."""
+    import keras
+
+    started = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: started.append(time.perf_counter())
+    )
+    model.fit(batches, steps_per_epoch=steps // 2, epochs=2, verbose=0, callbacks=[clock])
+    return steps // 2 / (time.perf_counter() - started[1])
+
+
+def evaluate(model, x, num_samples: int, replicas: int, seconds: float) -> tuple[float, float]:
+    """The mean bound of images in nats, and image-samples/s, over so many seconds or one bound."""
+    import numpy as np
+    import tensorflow as tf
+
+    batches = [model.checked_inputs(part) for part in tf.split(x, replicas)]
+
+    def log_weights(seed: int) -> list[np.ndarray]:
+        seeds = [tf.constant([seed, part]) for part in range(replicas)]
+        pieces = list(model.log_weights_on_replicas(batches, num_samples, seeds))
+        return [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
+
+    whole = np.concatenate(log_weights(0), axis=1).astype(np.float64)
+    bound = np.mean(np.logaddexp.reduce(whole, axis=0)) - np.log(num_samples)
+    calls, started = 0, time.perf_counter()
+    while not calls or time.perf_counter() - started < seconds:
+        calls += 1
+        log_weights(calls)
+    rate = calls * whole.size / (time.perf_counter() - started)
+    return float(bound), rate
+
+
+if __name__ == "__main__":
+    sys.exit(flags.run("../benchmarks/scaling.py", config.Experiment, OPTIONS, main, __doc__))
