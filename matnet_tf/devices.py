@@ -25,6 +25,7 @@ __all__ = [
     "this_worker",
 ]
 
+_MOST_PARTS = 64  # of a CPU; each costs memory and threads
 _CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -112,6 +113,8 @@ def local_strategy(devices: int = 0) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     kind = "GPU" if gpus else "CPU"
     if not gpus:
+        if count > _MOST_PARTS:
+            raise ValueError(f"a CPU makes at most {_MOST_PARTS} devices; got {count}")
         _split_cpu(count)
     return _mirrored(tuple(f"{kind}:{index}" for index in range(count)))
 

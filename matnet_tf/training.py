@@ -61,12 +61,13 @@ def train(
     if config.data.validation_images:
         validation = data.load(config.data, "validation")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(devices.lost_workers(worker))
+        # Before the directory: a model too large for the memory leaves nothing.
+        with strategy.scope():
+            model = experiment.build_model(config)
         if worker.is_chief:
             stack.enter_context(experiment.in_use(workdir))
             experiment.create(workdir, config, identity)
-        stack.enter_context(devices.lost_workers(worker))
-        with strategy.scope():
-            model = experiment.build_model(config)
         run = _Run(config, workdir, model, split, validation, started, worker)
         return run.go()
 
@@ -78,10 +79,11 @@ def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> Non
             f"TrainConfig.jit_compile is for one device; there are {replicas}: add "
             f"--train.jit_compile=false, or --train.devices=1"
         )
-    if train.batch_size < replicas:
+    # Each takes its part, rounded up, of what is left.
+    if -(-train.batch_size // replicas) * (replicas - 1) >= train.batch_size:
         raise ValueError(
-            f"TrainConfig.batch_size must be at least {replicas}, the number of devices; got "
-            f"{train.batch_size}"
+            f"TrainConfig.batch_size must leave an image to each of {replicas} devices, which "
+            f"multiples of {replicas} do; got {train.batch_size}"
         )
 
 

@@ -70,6 +70,8 @@ def test_one_device_needs_no_strategy_and_too_many_are_refused(two_devices):
         devices.strategy_for(3)
     with pytest.raises(ValueError, match="devices must be at least 0; got -1"):
         devices.local_strategy(-1)
+    with pytest.raises(ValueError, match="a CPU makes at most 64 devices; got 2147483647"):
+        devices.local_strategy(2**31 - 1)
 
 
 def test_devices_are_not_counted_among_several_workers(monkeypatch):
@@ -81,7 +83,7 @@ def test_devices_are_not_counted_among_several_workers(monkeypatch):
 def test_what_needs_one_device_is_refused_on_two(tmp_path, two_devices):
     with pytest.raises(ValueError, match=r"jit_compile is for one device; there are 2"):
         training.train(settings(devices=2, jit_compile=True), tmp_path)
-    with pytest.raises(ValueError, match="batch_size must be at least 2, .* got 1"):
+    with pytest.raises(ValueError, match="batch_size must leave an image to each of 2 .* got 1"):
         training.train(settings(devices=2, batch_size=1), tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,9 +15,14 @@ __all__ = [
     "check_positive",
     "check_types",
     "field",
+    "is_size",
     "make_tuple",
     "require",
 ]
+
+
+# Beyond these TensorFlow's sizes and the two words of a seed overflow.
+_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**62 - 1
 
 
 def field(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -47,12 +52,21 @@ def check_types(config: Any) -> None:
         elif entry.type in ("int", "float"):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             whole = entry.type == "float" or isinstance(value, int)
-            ok = number and whole and math.isfinite(value)
+            # False for NaN, and for whole numbers that are no floats.
+            ok = number and whole and abs(value) <= sys.float_info.max
             kind = "a finite number" if entry.type == "float" else "a whole number"
             require(ok, f"{name} must be {kind}; got {value!r}")
+            if entry.type == "int":
+                most = _LARGEST_SEED if entry.name.endswith("seed") else _LARGEST
+                require(value <= most, f"{name} must be at most {most}; got {value!r}")
         elif entry.type in ("bool", "str"):
             expected = {"bool": bool, "str": str}[entry.type]
             require(isinstance(value, expected), f"{name} must be a {entry.type}; got {value!r}")
+
+
+def is_size(value: Any) -> bool:
+    """Whether a value can be the length of something: a whole number of at least 1."""
+    return type(value) is int and 1 <= value <= _LARGEST
 
 
 def make_tuple(config: Any, *names: str) -> None:

@@ -11,6 +11,7 @@ from matnet_tf.config.fields import (
     check_positive,
     check_types,
     field,
+    is_size,
     make_tuple,
     require,
 )
@@ -38,12 +39,12 @@ class Stage:
     def __post_init__(self):
         size = self.size
         pair = (size, size) if isinstance(size, int) else tuple(size)
-        ok = len(pair) == 2 and all(type(n) is int and n >= 1 for n in pair)
+        ok = len(pair) == 2 and all(is_size(n) for n in pair)
         require(ok, f"Stage.size must be a positive int or a pair of them; got {size!r}")
         object.__setattr__(self, "size", pair[0] if pair[0] == pair[1] else pair)
         for name in ("filters", "latents", "modules"):
             value = getattr(self, name)
-            ok = type(value) is int and value >= 1
+            ok = is_size(value)
             require(ok, f"Stage.{name} must be a whole number of at least 1; got {value!r}")
 
     @property
@@ -196,7 +197,7 @@ class ModelConfig:
         object.__setattr__(self, "stages", stages)
         check_types(self)
         shape = self.image_shape
-        ok = len(shape) == 3 and all(type(n) is int and n >= 1 for n in shape)
+        ok = len(shape) == 3 and all(is_size(n) for n in shape)
         require(
             ok, f"ModelConfig.image_shape must be (height, width, channels), each >= 1; got {shape}"
         )

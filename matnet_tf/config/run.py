@@ -12,6 +12,7 @@ from matnet_tf.config.fields import (
     check_positive,
     check_types,
     field,
+    is_size,
     make_tuple,
     require,
 )
@@ -155,7 +156,7 @@ class DataConfig:
 
 def _is_size(values: tuple) -> bool:
     """Whether these are height and width: two whole numbers of at least 1."""
-    return len(values) == 2 and all(type(value) is int and value >= 1 for value in values)
+    return len(values) == 2 and all(is_size(value) for value in values)
 
 
 @dataclasses.dataclass(frozen=True)
