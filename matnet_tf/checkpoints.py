@@ -133,7 +133,7 @@ class Checkpoints:
         if _VERSION in names:
             version = int(reader.get_tensor(_VERSION))
         if version > FORMAT_VERSION:
-            raise ValueError(f"format version {version}; this package reads 1 to {FORMAT_VERSION}")
+            raise ValueError(f"format version {version}, not 1 to {FORMAT_VERSION}")
         if version == FORMAT_VERSION:
             self._checkpoint.restore(path).assert_consumed()
         else:

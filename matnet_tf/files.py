@@ -29,9 +29,8 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
     temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
-            with temporary[path].open("wb") as file:
-                file.write(content)
-                file.flush()
+            temporary[path].write_bytes(content)
+            with temporary[path].open("rb") as file:
                 os.fsync(file.fileno())
         for path in contents:
             os.replace(temporary[path], path)

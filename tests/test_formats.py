@@ -77,4 +77,4 @@ def test_a_checkpoint_of_a_later_format_is_not_read(run, capsys, monkeypatch):
     experiment.Checkpoints(model, run).save()
     monkeypatch.undo()
     assert experiment.load(run, "raw").step == 4
-    assert "ckpt-9 is not readable (format version 4;" in capsys.readouterr().err
+    assert "ckpt-9 is not readable (format version 4, not 1 to 3)" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from PIL import Image
 from test_flags import start
 from work_directories import write_run
 
-from matnet_tf import evaluation_files, experiment
+from matnet_tf import experiment
 from matnet_tf.config import DataConfig, Experiment, ImputeConfig
 from matnet_tf.imputation import impute_files
 from matnet_tf.tiling import impute_picture, plan
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_older_outputs_as_they_were(run, tmp_path, monkeypatc
             raise OSError(28, "No space left on device", str(path))
         return write(path, content)
 
-    monkeypatch.setattr(evaluation_files.pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         impute_files(run, good(tmp_path), changed(HOLE, seed=2), tmp_path / "out")
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before

@@ -19,7 +19,7 @@ from source_files import pixels, save_images
 from test_auroc import NAMES, write_scores
 from work_directories import save_checkpoint
 
-from matnet_tf import data, datasets, evaluation_files, experiment, scores
+from matnet_tf import data, datasets, experiment, scores
 from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig, ScoreConfig, Stage
 from matnet_tf.evaluation import evaluate
 from matnet_tf.scores import auroc, image_scores, score
@@ -385,7 +385,7 @@ def test_a_full_disk_leaves_older_scores_as_they_were(scored_workdir, monkeypatc
             raise OSError(28, "No space left on device", str(path))
         return write(path, content)
 
-    monkeypatch.setattr(evaluation_files.pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         score(scored_workdir, settings(seed=2))
     assert contents(scored_workdir / "scores") == before
