@@ -68,50 +68,48 @@ _STAGES = (
 _JSON = (None, True, False, 0, -1, 1.5, 10**30, "", "x", [], [1], ["x"], {}, {"x": 1}, float("nan"))
 
 
-def _base(program: str) -> list[list[str]]:
-    """Command lines of a program that work."""
-    return {
-        "prepare": [
-            ["--data.name=image_folder", "--source=source/images", "--data.dir=new"],
-            ["--data.name=image_folder", "--source=source/images", "--data.dir=new", "--size=4x6"],
-            ["--data.name=mnist", "--source=source/mnist", "--data.dir=new"],
-            ["--data.name=binarized_mnist", "--source=source/amat", "--data.dir=new"],
-            ["--data.name=omniglot28", "--source=source/omniglot", "--data.dir=new"],
-            ["--data.name=cifar10", "--source=source/cifar", "--data.dir=new"],
+# Command lines of each program that work.
+_BASES = {
+    "prepare": [
+        ["--data.name=image_folder", "--source=source/images", "--data.dir=new"],
+        ["--data.name=image_folder", "--source=source/images", "--data.dir=new", "--size=4x6"],
+        ["--data.name=mnist", "--source=source/mnist", "--data.dir=new"],
+        ["--data.name=binarized_mnist", "--source=source/amat", "--data.dir=new"],
+        ["--data.name=omniglot28", "--source=source/omniglot", "--data.dir=new"],
+        ["--data.name=cifar10", "--source=source/cifar", "--data.dir=new"],
+    ],
+    "train": [
+        [*_SMALL, "--workdir=new"],
+        [*_SMALL, *_MIXTURE, "--workdir=run"],
+        [*_SMALL, *_CONDITIONAL, "--workdir=conditional"],
+        ["--flagfile=source/small.flags", "--workdir=new"],
+    ],
+    "evaluate": [
+        ["--workdir=run", _DATA, "--num_samples=3", "--images=4"],
+        ["--workdir=conditional", _DATA, "--num_samples=2"],
+    ],
+    "score": [
+        ["--workdir=run", _DATA, "--num_samples=2", "--images=4"],
+        ["--workdir=run", _DATA, "--num_samples=2", "--inliers=source/inliers.csv"],
+    ],
+    "cluster": [["--workdir=run", _DATA]],
+    "figures": [["--workdir=run"], ["--workdir=conditional"]],
+    "export": [["--workdir=run"], ["--workdir=conditional"]],
+    "impute": [
+        [
+            *("--workdir=conditional", "--images=source/images/train", "--output=new"),
+            *("--num_samples=2", "--rectangles=1:1:3x3"),
         ],
-        "train": [
-            [*_SMALL, "--workdir=new"],
-            [*_SMALL, *_MIXTURE, "--workdir=run"],
-            [*_SMALL, *_CONDITIONAL, "--workdir=conditional"],
-            ["--flagfile=source/small.flags", "--workdir=new"],
+        [
+            *("--workdir=conditional", "--images=source/large.png,source/photo.jpg"),
+            *("--output=new", "--num_samples=1", "--missing_colour=0"),
         ],
-        "evaluate": [
-            ["--workdir=run", _DATA, "--num_samples=3", "--images=4"],
-            ["--workdir=conditional", _DATA, "--num_samples=2"],
+        [
+            *("--workdir=conditional", "--images=source/images/train/0.png"),
+            *("--output=new", "--num_samples=1", "--masks=source/mask.png"),
         ],
-        "score": [
-            ["--workdir=run", _DATA, "--num_samples=2", "--images=4"],
-            ["--workdir=run", _DATA, "--num_samples=2", "--inliers=source/inliers.csv"],
-        ],
-        "cluster": [["--workdir=run", _DATA]],
-        "figures": [["--workdir=run"], ["--workdir=conditional"]],
-        "export": [["--workdir=run"], ["--workdir=conditional"]],
-        "impute": [
-            [
-                *("--workdir=conditional", "--images=source/images/train", "--output=new"),
-                *("--num_samples=2", "--rectangles=1:1:3x3"),
-            ],
-            [
-                *("--workdir=conditional", "--images=source/large.png,source/photo.jpg"),
-                *("--output=new", "--num_samples=1", "--missing_colour=0"),
-            ],
-            [
-                *("--workdir=conditional", "--images=source/images/train/0.png"),
-                *("--output=new", "--num_samples=1", "--masks=source/mask.png"),
-            ],
-        ],
-    }[program]
-
+    ],
+}
 
 # The share of cases of each; drawing and exporting take longest and have the fewest flags.
 PROGRAMS = {
@@ -221,7 +219,7 @@ def cases(program: str) -> st.SearchStrategy[Case]:
     )
     return st.builds(
         lambda base, plan, extra: Case(program, _apply(base, plan[0], extra), plan[1]),
-        st.sampled_from(_base(program)),
+        st.sampled_from(_BASES[program]),
         plans,
         st.integers(0, 9).flatmap(lambda n: _extra(known) if n == 9 else st.none()),
     )

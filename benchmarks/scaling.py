@@ -22,6 +22,7 @@ Runs of a second device take two free cores; a busy machine makes every ratio me
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -41,19 +42,22 @@ WAYS = {
     "mixed_bfloat16": {"precision": "mixed_bfloat16"},
     "XLA": {"jit_compile": True},
 }
-OPTIONS = (
-    flags.Flag("steps", "trained in each way before its bound is measured", 300, int),
-    flags.Flag("seconds", "of the measurement of evaluation", 10.0, float),
-    flags.Flag("images", "test images in the bound", 200, int),
-    flags.Flag("num_samples", "K of the bound", 10, int),
-    flags.Flag("way", "measures one way in this process; the program calls itself with it", ""),
-)
 
 
-def main(experiment: config.Experiment, way: str, **options) -> None:
+def main() -> None:
     """Measures one way, or every way, and prints the records."""
-    if way:
-        print(json.dumps(measure(experiment, WAYS[way], **options)))
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Other flags are those of bin/train."
+    )
+    parser.add_argument("--steps", type=int, default=300, help="trained in each way")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of bounds, for the speed")
+    parser.add_argument("--images", type=int, default=200, help="test images in the bound")
+    parser.add_argument("--num_samples", type=int, default=10, help="K of the bound")
+    parser.add_argument("--way", choices=WAYS, help="this one in this process, as its own calls do")
+    options, rest = parser.parse_known_args()
+    if options.way:
+        (experiment,), _ = flags.parse(config.Experiment, (), rest)
+        print(json.dumps(measure(experiment, WAYS[options.way], options)))
         return
     first = {}
     for name, settings in WAYS.items():
@@ -113,14 +117,7 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-def measure(
-    experiment: config.Experiment,
-    settings: dict,
-    steps: int,
-    seconds: float,
-    images: int,
-    num_samples: int,
-) -> dict:
+def measure(experiment: config.Experiment, settings: dict, options: argparse.Namespace) -> dict:
     """Trains and evaluates in one way."""
     import tensorflow as tf
 
@@ -142,9 +139,11 @@ def measure(
         model = experiments.build_model(experiment)
     split = data.load_for(experiment.model, experiment.data, "train")
     batches = split.training_dataset(train.batch_size, experiment.seed)
-    rate = steps_per_second(model, batches, steps) * train.batch_size
-    test = data.load_for(experiment.model, experiment.data, "test").evaluation_dataset(images)
-    bound, evaluated = evaluate(model, next(iter(test)), num_samples, own, seconds)
+    rate = steps_per_second(model, batches, options.steps) * train.batch_size
+    test = data.load_for(experiment.model, experiment.data, "test").evaluation_dataset(
+        options.images
+    )
+    bound, evaluated = evaluate(model, next(iter(test)), options.num_samples, own, options.seconds)
     return {
         "training_images_per_second": round(rate, 1),
         "evaluation_image_samples_per_second": round(evaluated, 1),
@@ -189,4 +188,4 @@ def evaluate(model, x, num_samples: int, replicas: int, seconds: float) -> tuple
 
 
 if __name__ == "__main__":
-    sys.exit(flags.run("../benchmarks/scaling.py", config.Experiment, OPTIONS, main, __doc__))
+    main()

@@ -80,16 +80,12 @@ def importance_weighted_bound(
 
 
 def evaluate(
-    workdir: str | os.PathLike,
-    config: EvaluateConfig,
-    data_dir: str = "",
-    num_devices: int = 0,
+    workdir: str | os.PathLike, config: EvaluateConfig, data_dir: str = "", num_devices: int = 0
 ) -> dict[str, Any]:
     """Measures the trained model of a work directory, and adds a record to evaluation.json.
 
-    Results are saved as they come: an evaluation that was interrupted goes on, and ends with the
-    same record. One that is in evaluation.json already is not run again. Processes that are given
-    the same work share it; no image's result depends on how many processes or devices there are.
+    An interrupted evaluation goes on; one that is recorded already is not run again. Processes that
+    are given the same work share it; results depend neither on their number nor on that of devices.
 
     Args:
       workdir: where `bin/train` ran.
@@ -101,8 +97,8 @@ def evaluate(
       The record, as it stands in evaluation.json; nats per image, standard errors over images.
 
     Raises:
-      ValueError: if the work directory, its evaluation.json, the split, the subset or the devices
-        cannot be used, or a bound is not finite.
+      ValueError: if the work directory, its evaluation.json, split, subset or devices cannot be
+        used, or a bound is not finite.
       OSError: if results cannot be written.
     """
     workdir, strategy = pathlib.Path(workdir), devices.local_strategy(num_devices)
@@ -116,9 +112,10 @@ def evaluate(
     settings = settings_of(config, loaded, data_config.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
     key = _key(settings)
-    if done := [record for record in read_records(workdir) if record["key"] == key]:
-        print("evaluate: already in evaluation.json", file=sys.stderr)
-        return done[0]
+    for record in read_records(workdir):
+        if record["key"] == key:
+            print("evaluate: already in evaluation.json", file=sys.stderr)
+            return record
     folder = _folder(workdir, key, settings)
     bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
     return append_record(workdir, _record(settings, bounds, seconds, loaded.model) | {"key": key})

@@ -108,8 +108,9 @@ def save(model: Hierarchy, path: str | os.PathLike) -> None:
     try:
         tf.saved_model.save(holder, str(path), signatures=signatures_of(model))
     except tf.errors.OpError as error:
-        reason = reason_of(error)
-        raise OSError(f"the SavedModel could not be written to {path}: {reason}") from None
+        raise OSError(
+            f"the SavedModel could not be written to {path}: {reason_of(error)}"
+        ) from None
 
 
 def signatures_of(model: Hierarchy) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from matnet_tf import config
+from matnet_tf.files import reason_of
 
 __all__ = [
     "DATA_DIR",
@@ -144,16 +145,14 @@ def run(
       name: the program's name in `bin/`.
       tree: a dataclass of `matnet_tf.config` whose fields become flags, or None.
       extra: the flags that are not fields of `tree`.
-      main: called as `main(tree_value, **extra_values)`, or `main(**extra_values)` without a
-        tree; the dots of an extra flag's name become underscores, and optional flags that are
-        not given are left out. It returns an exit status, None for 0, and imports TensorFlow only
-        when called.
+      main: called as `main(tree_value, **extra_values)`, or without the first; the dots of an extra
+        flag's name become underscores, and optional flags that are not given are left out. It
+        returns an exit status, None for 0, and imports TensorFlow only when called.
       description: what the program does, for `--help`.
 
     Returns:
-      The exit status: that of `main`; 2 after a wrong flag, a `ValueError`, an `OSError` or an
-      error that tells of the machine, such as no memory, unless the error has an `exit_status` of
-      its own; 130 after an interrupt.
+      The exit status: that of `main`; 2, or the error's own `exit_status`, after a `ValueError`, an
+      `OSError` or what tells of the machine, such as no memory; 130 after an interrupt.
     """
     arguments, extra, debug = sys.argv[1:], (*extra, _DEBUG), False
     try:
@@ -164,21 +163,24 @@ def run(
         debug = keywords.pop("debug")
         return main(*values, **keywords) or 0
     except Exception as error:
-        if not isinstance(error, (ValueError, OSError)) and not _is_of_the_system(error):
+        if (line := _line_of(error)) is None:
             raise
         if debug:
             traceback.print_exc()
-        # Libraries' messages may span lines; a program's error is one.
-        print(f"bin/{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bin/{name}: error: {line}", file=sys.stderr)
         return getattr(error, "exit_status", _USAGE_ERROR)
     except KeyboardInterrupt:
         print(f"bin/{name}: interrupted", file=sys.stderr)
         return _INTERRUPTED
 
 
-def _is_of_the_system(error: Exception) -> bool:
-    """Whether it tells of the machine's state, such as no memory, and not of a program's fault."""
-    return any(kind.__name__ in _SYSTEM_ERRORS for kind in type(error).__mro__)
+def _line_of(error: Exception) -> str | None:
+    """What a program says of an error, in one line; None of one that is the program's own fault."""
+    if isinstance(error, (ValueError, OSError)):
+        return " ".join(str(error).split())  # Libraries' messages may span lines.
+    if any(kind.__name__ in _SYSTEM_ERRORS for kind in type(error).__mro__):
+        return reason_of(error)
+    return None
 
 
 def parse(

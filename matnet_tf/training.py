@@ -31,8 +31,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains a model in a work directory, or goes on where it stopped.
 
-    The same step sees the same images and the same noise, whether or not the run was interrupted
-    before it: on one CPU device the weights are bit for bit those of an undisturbed run.
+    A step sees the same images and noise, whether or not the run was interrupted before it: on one
+    CPU device the weights are bit for bit those of an undisturbed run.
 
     Args:
       config: the experiment.
@@ -41,35 +41,31 @@ def train(
 
     Returns:
       record: `step`, `seconds` (of all sessions), `images_per_second` (of this one), `elbo` (nats,
-      mean over the training images since the last row), `skipped`, `rollbacks` (how often it went
-      back to a checkpoint) and `interrupted` (whether SIGTERM ended it).
+      mean since the last row), `skipped`, `rollbacks` (how often it went back to a checkpoint) and
+      `interrupted` (whether SIGTERM ended it).
 
     Raises:
-      ValueError: if the data are missing or do not fit the model, the devices are not there, the
-        directory is in use, or of another experiment or other images, or training diverges time
-        and again.
+      ValueError: if data or devices are missing or do not fit, the directory is in use, or of
+        another experiment or other images, or training diverges time and again.
       OSError: if a checkpoint cannot be written. `devices.WorkerLost` is one, too.
     """
     started = time.monotonic() if started is None else started
     worker, strategy = devices.this_worker(), devices.strategy_for(config.train.devices)
     _check_strategy(config.train, strategy)
-    # The data first: whoever follows their message with another flag may use the same directory.
     split = data.load_for(config.model, config.data, "train")
+    held_out = config.data.validation_images
+    validation = data.load(config.data, "validation") if held_out else None
     identity = split.identity()
     experiment.check(workdir, config, identity)
-    validation = None
-    if config.data.validation_images:
-        validation = data.load(config.data, "validation")
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.lost_workers(worker))
-        # Before the directory: a model too large for the memory leaves nothing.
+        # Data and model come before the directory: one that cannot be had leaves nothing.
         with strategy.scope():
             model = experiment.build_model(config)
         if worker.is_chief:
             stack.enter_context(experiment.in_use(workdir))
             experiment.create(workdir, config, identity)
-        run = _Run(config, workdir, model, split, validation, started, worker)
-        return run.go()
+        return _Run(config, workdir, model, split, validation, started, worker).go()
 
 
 def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> None:

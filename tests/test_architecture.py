@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "version": [],
     "config": [],
     "serialization": ["config"],
-    "flags": ["config"],
+    "flags": ["config", "files"],
     "preprocessing": [],
     "files": [],
     "datasets": ["config", "files"],
@@ -118,7 +118,7 @@ ROOMS = {
     "tensorflow_datasets": DATA_ROOMS,
     "tensorflow_probability": PROBABILITY_ROOMS,
 }
-WITHOUT_TENSORFLOW = ["__init__", "version", "config", "serialization", "flags"]
+WITHOUT_TENSORFLOW = ["__init__", "version", "config", "serialization", "files", "flags"]
 PRIVATE_OR_OLD = ["keras.src", "tensorflow.python", "tfp.layers", "tensorflow_probability.layers"]
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 MOST_LINES_OF_A_FILE = 450

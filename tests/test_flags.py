@@ -245,7 +245,7 @@ def test_an_interrupt_gives_status_130(monkeypatch, capsys):
 def test_what_tensorflow_says_of_the_machine_becomes_one_line(monkeypatch, capsys, name):
     import tensorflow as tf
 
-    error = getattr(tf.errors, name)(None, None, "no room")
+    error = getattr(tf.errors, name)(None, None, "{{node a}} no room [Op:MatMul] name: b")
     assert run(monkeypatch, stumble(error)) == 2
     assert capsys.readouterr().err == "bin/prog: error: no room\n"
 

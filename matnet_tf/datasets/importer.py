@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from matnet_tf.config import DataConfig
 from matnet_tf.datasets import cifar, folders, reading, sources, storage
+from matnet_tf.files import reason_of
 
 __all__ = ["SOURCES", "Prepared", "in_tfds", "prepare"]
 
@@ -161,8 +162,7 @@ def _download(name: str, root: pathlib.Path, old: pathlib.Path | None) -> pathli
             target = root / made.relative_to(temporary)
             storage.publish(made, target, old)
     except Exception as error:  # TFDS and its downloader raise errors of many kinds.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"cannot download {name}: {reason[0]}{hint}") from error
+        raise ValueError(f"cannot download {name}: {reason_of(error)}{hint}") from error
     return target
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from matnet_tf.files import reason_of
+
 __all__ = ["Source", "examples", "read_amat", "read_chardata", "read_mnist", "require"]
 
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
@@ -199,8 +201,7 @@ def _mat(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return scipy.io.loadmat(path)
     except Exception as error:  # SciPy raises whatever the damage happens to trigger.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged or not a MATLAB file: {reason}") from None
+        raise ValueError(f"{path} is damaged or not a MATLAB file: {reason_of(error)}") from None
 
 
 def _characters(
