@@ -75,6 +75,7 @@ class Checkpoints:
         if not self._writes:
             return
         try:
+            self._set_folders_aside(step)
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             self.remove(step)
@@ -82,6 +83,12 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written: {reason_of(error)}; "
                 f"the one before it is kept"
             ) from None
+
+    def _set_folders_aside(self, step: int) -> None:
+        """Renames folders, which no checkpoint is, that have the names of the step's files."""
+        for path in pathlib.Path(self._manager.directory).glob(f"ckpt-{step}.*"):
+            if path.is_dir():
+                path.rename(path.with_name(f"folder_{path.name.replace('-', '_')}"))
 
     def remove(self, step: int) -> None:
         """Removes the checkpoint of a step, and what there is of one that was not finished."""

@@ -118,15 +118,30 @@ def test_a_spent_wall_clock_budget_ends_the_run_with_a_checkpoint(tmp_path):
     assert training.train(config, tmp_path)["step"] == record["step"]
 
 
-def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(undisturbed, tmp_path, capsys):
-    training.train(tiny(), tmp_path)
-    data = tmp_path / "checkpoints" / "ckpt-12.data-00000-of-00001"
+def cut(checkpoints):
+    data = checkpoints / "ckpt-12.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:100])
+
+
+def put_a_folder_in_its_place(checkpoints):
+    (checkpoints / "ckpt-12.index").unlink()
+    (checkpoints / "ckpt-12.index").mkdir()
+    (checkpoints / "ckpt-12.index" / "notes").write_text("mine")
+
+
+@pytest.mark.parametrize("damage", [cut, put_a_folder_in_its_place])
+def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(
+    undisturbed, tmp_path, capsys, damage
+):
+    training.train(tiny(), tmp_path)
+    damage(tmp_path / "checkpoints")
     assert experiment.load(tmp_path, "raw").step == 8
     assert "ckpt-12 is not readable" in capsys.readouterr().err
     assert training.train(tiny(), tmp_path)["step"] == 12
     for ours, theirs in zip(weights_of(tmp_path), weights_of(undisturbed[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    kept = [path.read_text() for path in tmp_path.glob("checkpoints/*/notes")]
+    assert kept == (["mine"] if damage is put_a_folder_in_its_place else [])
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monkeypatch):
