@@ -75,8 +75,7 @@ def attempt(
     program: str, folder: pathlib.Path, kind: str | None, seconds: float, rng: random.Random
 ) -> int:
     """Runs a program, under a fault if there is one, and gives its exit status."""
-    # Bytes. TensorFlow itself writes files of up to 20 kB to the temporary folder.
-    limit = int(10 ** rng.uniform(1 if program == "prepare" else 4.5, 5.3))
+    limit = int(10 ** rng.uniform(1, 5.3))  # bytes
 
     def no_large_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

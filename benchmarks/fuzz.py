@@ -80,7 +80,7 @@ def _become(program, arguments, folder, out, err):
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
         os.chdir(folder)
-        # The files that AutoGraph writes stay where a process does not end in Python's own way.
+        # What libraries write there stays where a process does not end in Python's own way.
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder.parent / "temporary")
         sys.argv = [str(ROOT / "bin" / program), *arguments]
         runpy.run_path(sys.argv[0], run_name="__main__")

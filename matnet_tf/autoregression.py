@@ -17,7 +17,9 @@ import tensorflow_probability as tfp
 from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
 from matnet_tf.distributions import OwnDistribution
+from matnet_tf.graphs import graph
 from matnet_tf.likelihoods import Known, pixels_of
+from matnet_tf.noise import by_row, uniform
 from matnet_tf.updates import activation_function, config_of
 
 tfd = tfp.distributions
@@ -214,7 +216,7 @@ class LocalAutoregression(Configured):
         seen = tf.concat([self.pixels.standardize(known.x) * known.mask, known.mask], axis=-1)
         return context + self.known_context(tf.cast(seen, context.dtype))
 
-    @tf.function(reduce_retracing=True)
+    @graph
     def sample(
         self, context: tf.Tensor, seed: tf.Tensor, known: Known | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -226,7 +228,7 @@ class LocalAutoregression(Configured):
 
         Args:
           context: what `call` gave, `[B, H, W, n]`, with the share of the known pixels.
-          seed: stateless seed, int32 `[2]`.
+          seed: stateless seed, int32 `[2]`, or `[B, 2]` with one for each image.
           known: of each image, what is not drawn.
 
         Returns:
@@ -234,10 +236,12 @@ class LocalAutoregression(Configured):
           log_prob: `[B]`, of the values that were drawn, in nats.
         """
         height, width, channels = self.config.image_shape
-        noise = tf.random.stateless_uniform(
-            tf.stack([height, width, tf.shape(context)[0], channels]), seed
-        )
-        return _Sampler(self, tf.cast(context, tf.float32), known).run(noise)
+        if by_row(seed):
+            drawn = tf.transpose(uniform(seed, [height, width, channels]), [1, 2, 0, 3])
+        else:
+            shape = tf.stack([height, width, tf.shape(context)[0], channels])
+            drawn = tf.random.stateless_uniform(shape, seed)
+        return _Sampler(self, tf.cast(context, tf.float32), known).run(drawn)
 
     def compute_output_shape(self, h_td_shape):
         return (h_td_shape[0], *self.config.image_shape[:2], self.context.filters)
@@ -384,3 +388,7 @@ class Autoregressive(OwnDistribution):
             known = Known(*(tf.tile(part, [n, 1, 1, 1]) for part in known))
         images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed), known)
         return tf.reshape(images, tf.concat([[n, -1], self._event_shape_tensor()], 0))
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """As `noise.draw_rows`."""
+        return self._layer.sample(self._context, seed, self._known)[0]

@@ -14,8 +14,8 @@ import pathlib
 import numpy as np
 
 from matnet_tf import pictures
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["example_images", "kept_levels", "write_class_figures"]
 

@@ -12,14 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from matnet_tf import serialization
+from matnet_tf import noise, serialization
 from matnet_tf.bounds import Bound
 from matnet_tf.conditional_stages import ConditionalStage, Shares, Sight, repeated, tiled
 from matnet_tf.config import ModelConfig
 from matnet_tf.descent import Trace
-from matnet_tf.hierarchy import Hierarchy, check_count, rows_of, seed_tensor
+from matnet_tf.hierarchy import Hierarchy, check_count, rows_of
 from matnet_tf.inputs import checked_mask, image_and_mask_of, valid_images, valid_masks
 from matnet_tf.likelihoods import Known
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["ConditionalMatNet", "Imputation", "TwoStageMatNet"]
 
@@ -174,7 +175,7 @@ class ConditionalMatNet(Hierarchy):
             if index:
                 guess = self.likelihood.guess(self.likelihood(h_td), known)
                 sight = self._look_again(stage, view, known, guess)
-                own_seed = tf.random.fold_in(seed, index)
+                own_seed = noise.fold_in(seed, index)
             trace = stage.walk(sight, rows, own_seed, **share.of(index))
             h_td = trace.h_td if h_td is None else h_td + trace.h_td
             levels += trace.levels
@@ -254,7 +255,8 @@ class ConditionalMatNet(Hierarchy):
           ValueError: if the images or masks are not as the config says, or a mask leaves nothing
             to predict.
         """
-        return self._graph(self._elbo)(*self.checked_inputs(x, mask), seed_tensor(seed))
+        x, mask = self.checked_inputs(x, mask)
+        return self._graph(self._elbo)(x, mask, seed_tensor(seed, x.shape[0]))
 
     def log_likelihood(
         self,
@@ -298,7 +300,8 @@ class ConditionalMatNet(Hierarchy):
         """
         check_count("num_samples", num_samples)
         x, mask = self.checked_inputs(x, mask)
-        return self.walk(self.watch(x, mask), num_samples * x.shape[0], seed_tensor(seed))
+        seed = noise.of_walk(seed_tensor(seed, x.shape[0]), num_samples)
+        return self.walk(self.watch(x, mask), num_samples * x.shape[0], seed)
 
     def reconstruct(
         self,
@@ -322,7 +325,7 @@ class ConditionalMatNet(Hierarchy):
         x, mask = self.checked_inputs(x, mask)
         temperatures = self._temperatures(temperature)
         return self._graph(self._reconstruct)(
-            x, mask, num_inferred, temperatures, seed_tensor(seed)
+            x, mask, num_inferred, temperatures, seed_tensor(seed, x.shape[0])
         )
 
     def _reconstruct(self, x, mask, num_inferred, temperatures, seed):
@@ -366,11 +369,11 @@ class ConditionalMatNet(Hierarchy):
         """
         check_count("num_samples", num_samples)
         known, temperatures = self._checked_known(x, mask), self._temperatures(temperature)
-        per_pass = max(1, self.samples_per_pass // known.x.shape[0])
-        parts = []
+        images, parts = known.x.shape[0], []
+        seed, per_pass = seed_tensor(seed, images), max(1, self.samples_per_pass // images)
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
-            piece = tf.random.fold_in(seed_tensor(seed), first)
+            piece = noise.of_samples(seed, first, k)
             parts.append(self._graph(self._impute)(known, k, temperatures, piece, draw))
         samples = parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
         # A mean of equal numbers may differ from them in the last bit.

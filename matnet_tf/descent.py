@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from matnet_tf import noise
 from matnet_tf.distributions import GaussianMixture, kl_per_unit, tempered
 from matnet_tf.likelihoods import Known
 from matnet_tf.network import Guide, TopDownNetwork, View
@@ -89,7 +90,8 @@ def descend(
     Args:
       top_down: the generator.
       rows: N, how many walks: samples times images, sample first.
-      seed: stateless seed, int32 `[2]`; each level draws with one split from it.
+      seed: stateless seed, int32 `[2]`, or `[N, 2]` with one for each walk; each level draws with
+        one split from it.
       guide: proposes posteriors from `view`; None is generation.
       view: what the guide saw in the images, `[B, ...]`, with N a multiple of B.
       generator: the guide that proposes the priors from `generator_view`, in a conditional MatNet;
@@ -97,7 +99,8 @@ def descend(
       generator_view: what it saw in the known pixels.
       num_inferred: how many levels, from the top, are drawn from the posterior; the rest come
         from the prior and have no posterior. None is all. With a tensor, which one graph can
-        take for every number, all levels have a posterior and the draws are chosen by it.
+        take for every number, or with `[N]` of each walk, all levels have a posterior and the draws
+        are chosen by it.
       latents: values for the top levels instead of draws; None entries are drawn.
       temperature: multiplies the scale of every prior that is drawn from; a sequence has one
         value per level.
@@ -134,7 +137,7 @@ class _Draws:
     def __init__(self, names, rows, seed, num_inferred, latents, temperature):
         self.names = names
         self.rows = rows
-        self.seeds = tf.random.split(seed, len(names))
+        self.seeds = noise.split(seed, len(names))
         self.num_inferred = num_inferred
         self.latents = latents
         per_level = isinstance(temperature, (list, tuple))
@@ -147,15 +150,17 @@ class _Draws:
         elif posterior is None:
             z = self._from_prior(index, prior)
         else:
-            z = posterior.sample(seed=self.seeds[index])
+            z = noise.draw(posterior, self.seeds[index])
             if tf.is_tensor(self.num_inferred):
-                z = tf.where(index < self.num_inferred, z, self._from_prior(index, prior))
+                inferred = index < self.num_inferred
+                if inferred.shape.rank:  # One number for each walk.
+                    inferred = tf.reshape(inferred, [-1] + [1] * (z.shape.rank - 1))
+                z = tf.where(inferred, z, self._from_prior(index, prior))
         return Level(self.names[index], z, prior, posterior)
 
     def _from_prior(self, index, prior):
         warmed = tempered(prior, self.temperatures[index])
-        alone = prior.batch_shape.rank == 0
-        return warmed.sample(*([self.rows] if alone else []), seed=self.seeds[index])
+        return noise.draw(warmed, self.seeds[index], self.rows)
 
 
 class _OwnPriors:

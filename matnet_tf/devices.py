@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from matnet_tf.graphs import graph
+
 __all__ = [
     "Agreement",
     "Worker",
@@ -158,7 +160,7 @@ class Agreement:
 
     def __init__(self, strategy: tf.distribute.Strategy, worker: Worker):
         self._strategy, self._worker = strategy, worker
-        self._sum = tf.function(self._sum_over_replicas)
+        self._sum = graph(self._sum_over_replicas)
 
     def __call__(self, seconds: float, stop: bool) -> tuple[float, bool]:
         """The chief's seconds, and whether any worker's `stop` is true; all must call it."""

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from matnet_tf import noise
+
 tfd = tfp.distributions
 
 __all__ = [
@@ -94,6 +96,8 @@ def tempered(
 class OwnDistribution(tfd.Distribution):
     """What distributions of our own share: float32 values, and draws that pass no gradient.
 
+    A subclass defines `draw_rows`, see `noise.draw_rows`.
+
     Args:
       parameters: the constructor's arguments by name, as TFP wants to know them.
       name: of the distribution.
@@ -108,6 +112,11 @@ class OwnDistribution(tfd.Distribution):
             parameters=parameters,
             name=name,
         )
+
+
+@noise.draw_rows.register
+def _(distribution: OwnDistribution, seed: tf.Tensor) -> tf.Tensor:
+    return distribution.draw_rows(seed)
 
 
 class GaussianMixture(OwnDistribution):
@@ -169,6 +178,13 @@ class GaussianMixture(OwnDistribution):
         of_component, of_value = tfp.random.split_seed(tfp.random.sanitize_seed(seed))
         drawn = tf.random.stateless_categorical(self.logits[tf.newaxis], n, of_component)[0]
         return self.component(drawn).sample(seed=of_value)
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """As `noise.draw_rows`."""
+        of_component, of_value = noise.split(seed, 2)
+        reached = noise.uniform(of_component, [1]) >= tf.cumsum(tf.exp(self.logits))[:-1]
+        index = tf.reduce_sum(tf.cast(reached, tf.int32), axis=1)
+        return noise.draw_rows(self.component(index), of_value)
 
     def _mean(self):
         return tf.linalg.matvec(self.loc, tf.exp(self.logits), transpose_a=True)
@@ -265,6 +281,10 @@ class IntegratedLogistic(OwnDistribution):
         shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
         seed = tfp.random.sanitize_seed(seed)
         return self._quantile(tf.random.stateless_uniform(shape, seed))
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """As `noise.draw_rows`, of a `batch_shape` that begins with the rows."""
+        return self._quantile(noise.uniform(seed, self.batch_shape[1:]))
 
     def _mean(self):
         """The mean of the Logistic cut to [0, 1], within half a level of the masses' own."""

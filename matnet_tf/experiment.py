@@ -45,6 +45,7 @@ __all__ = [
     "load",
     "metrics_rows",
     "read",
+    "training_images",
     "unconditional",
     "write_metrics",
 ]
@@ -92,7 +93,7 @@ def check(
             f"{workdir} is the work directory of another experiment; asked for "
             f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
         )
-    before = _record(workdir).get("training_images")
+    before = training_images(workdir)
     if before and images and before != images:
         raise ValueError(
             f"the training images of {experiment.data.name} have changed since {workdir} began: "
@@ -159,6 +160,11 @@ def read(workdir: str | os.PathLike) -> Experiment:
       ValueError: if there is no readable config.json.
     """
     return from_dict(Experiment, _record(workdir)["experiment"])
+
+
+def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Number and digest of the training images of a work directory; empty if it is an older one."""
+    return _record(workdir).get("training_images") or {}
 
 
 def _record(workdir: str | os.PathLike) -> dict[str, Any]:

@@ -34,9 +34,10 @@ from matnet_tf import data, experiment, pictures
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.completions import completion_grid
 from matnet_tf.config import DataConfig, Experiment
-from matnet_tf.hierarchy import Hierarchy, seed_tensor
+from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.likelihoods import PIXELS
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["write_figures"]
 

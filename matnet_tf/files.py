@@ -25,19 +25,30 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
     """Writes files so that a reader, or a crash, sees each as it was or whole.
 
     An error or an interrupt in the writing leaves all of them as they were, and nothing beside.
+
+    Raises:
+      OSError: that names the file that could not be written.
     """
     temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
-            temporary[path].write_bytes(content)
-            with temporary[path].open("rb") as file:
-                os.fsync(file.fileno())
+            _write_through(temporary[path], content, path)
         for path in contents:
             os.replace(temporary[path], path)
     finally:
         for path in temporary.values():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _write_through(temporary: pathlib.Path, content: bytes, path: pathlib.Path) -> None:
+    """Writes a file, to the disk itself; of a full one the error names the path meant."""
+    try:
+        temporary.write_bytes(content)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextlib.contextmanager

@@ -13,18 +13,19 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from matnet_tf import serialization
+from matnet_tf import noise, serialization
 from matnet_tf.autoregression import LocalAutoregression
 from matnet_tf.bounds import Bound, StreamingLogMeanExp
 from matnet_tf.config import ModelConfig
 from matnet_tf.descent import Trace
+from matnet_tf.graphs import graph
 from matnet_tf.likelihoods import Likelihood
 from matnet_tf.network import state_shape
 from matnet_tf.training_step import TrainableBound
 
 tfd = tfp.distributions
 
-__all__ = ["Hierarchy", "check_count", "rows_of", "seed_tensor"]
+__all__ = ["Hierarchy", "check_count", "rows_of"]
 
 
 class Hierarchy(TrainableBound):
@@ -87,7 +88,7 @@ class Hierarchy(TrainableBound):
         if self.likelihood.has_mean and not draw:
             x = p_x.mean()
         else:
-            x = p_x.sample(seed=tf.random.fold_in(seed, self.config.num_levels))
+            x = noise.draw(p_x, noise.fold_in(seed, self.config.num_levels))
         return tf.clip_by_value(x, 0.0, 1.0)
 
     def bound_of(self, trace: Trace, x: tf.Tensor) -> Bound:
@@ -138,7 +139,7 @@ class Hierarchy(TrainableBound):
             levels = self.walk(view, rows_of(fantasies[0]), seed, latents=latents).levels
             return -sum(level.posterior.log_prob(level.z) for level in levels)
         # A seed that neither the dream's stages nor its pixels have.
-        own_seed = tf.random.fold_in(seed, self.config.num_levels + 1)
+        own_seed = noise.fold_in(seed, self.config.num_levels + 1)
         bound, trace = self.bound_and_trace(*fantasies, own_seed)
         return self.loss_of(bound, trace)
 
@@ -160,7 +161,11 @@ class Hierarchy(TrainableBound):
         """Importance log-weights in pieces `[k, B]`; the bottom-up pass runs once per image."""
         inputs = self.checked_inputs(*inputs)
         pieces = self.log_weights_on_replicas(
-            [inputs], num_samples, [seed_tensor(seed)], chunk, self.checked_inferred(num_inferred)
+            [inputs],
+            num_samples,
+            [noise.seed_tensor(seed, inputs[0].shape[0])],
+            chunk,
+            self.checked_inferred(num_inferred),
         )
         for (piece,) in pieces:
             yield piece
@@ -193,7 +198,7 @@ class Hierarchy(TrainableBound):
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
             arguments = [
-                (x, view, k, tf.random.fold_in(seed, first), num_inferred)
+                (x, view, k, noise.of_samples(seed, first, k), num_inferred)
                 for (x, *_), view, seed in zip(batches, views, seeds, strict=True)
             ]
             pieces = self.on_replicas(self.log_weight, arguments)
@@ -221,7 +226,7 @@ class Hierarchy(TrainableBound):
         padded = [*arguments, *[arguments[-1]] * (replicas - len(arguments))]
         key = "on_replicas", function
         if key not in self._graphs:
-            self._graphs[key] = tf.function(lambda *own: strategy.run(function, args=own))
+            self._graphs[key] = graph(lambda *own: strategy.run(function, args=own))
         results = self._graphs[key](*_per_replica(strategy, padded))
         return _by_replica(strategy, results, replicas)[: len(arguments)]
 
@@ -279,14 +284,6 @@ class Hierarchy(TrainableBound):
 
     def get_config(self):
         return {"config": serialization.to_dict(self.config), "seed": self.seed, "name": self.name}
-
-
-def seed_tensor(seed: int | tf.Tensor) -> tf.Tensor:
-    """A stateless seed, int32 `[2]`, from an int or from such a tensor."""
-    if isinstance(seed, (int, np.integer)):
-        # In two words, since TensorFlow would cut a larger one to 32 bits in silence.
-        return tf.constant([(int(seed) >> 31) % 2**31, int(seed) % 2**31], tf.int32)
-    return tf.convert_to_tensor(seed, tf.int32)
 
 
 def _per_replica(strategy: tf.distribute.Strategy, calls: Sequence[Any]) -> Any:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from matnet_tf import noise
 from matnet_tf.descent import Trace
 from matnet_tf.distributions import tempered
-from matnet_tf.hierarchy import Hierarchy, check_count, rows_of, seed_tensor
+from matnet_tf.hierarchy import Hierarchy, check_count, rows_of
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["Levels"]
 
@@ -40,7 +42,8 @@ class Levels(Hierarchy):
         """
         check_count("num_samples", num_samples)
         x = self.checked(x)
-        return self.walk(self.watch(x), num_samples * x.shape[0], seed_tensor(seed))
+        seed = noise.of_walk(seed_tensor(seed, x.shape[0]), num_samples)
+        return self.walk(self.watch(x), num_samples * x.shape[0], seed)
 
     def reconstruct(
         self, x: Any, num_inferred: int | None = None, temperature: Any = 1.0, seed: int = 0
@@ -63,7 +66,7 @@ class Levels(Hierarchy):
         num_inferred = self.checked_inferred(num_inferred)
         x = self.checked(x)
         return self._graph(self._reconstruct)(
-            x, num_inferred, self._temperatures(temperature), seed_tensor(seed)
+            x, num_inferred, self._temperatures(temperature), seed_tensor(seed, x.shape[0])
         )
 
     def _reconstruct(self, x, num_inferred, temperatures, seed):
@@ -107,14 +110,16 @@ class Levels(Hierarchy):
         latents, component = self._checked_latents(latents, num), self._component(component, num)
         if component is not None and latents and latents[0] is not None:
             raise ValueError("sample takes a component or a value for the top level, not both")
-        temperatures, seed = self._temperatures(temperature), seed_tensor(seed)
+        temperatures, seed = self._temperatures(temperature), seed_tensor(seed, num)
         parts = []
         for first in range(0, num, self.samples_per_pass):
             rows = slice(first, min(first + self.samples_per_pass, num))
             own = tuple(z if z is None else z[rows] for z in latents)
             own_component = None if component is None else component[rows]
+            own_seed = seed[rows] if noise.by_row(seed) else seed
             # Of the first pass it is the seed itself, of which few samples have always been drawn.
-            own_seed = tf.random.fold_in(seed, first) if first else seed
+            if first and not noise.by_row(seed):
+                own_seed = noise.fold_in(seed, first)
             arguments = rows.stop - first, temperatures, own_seed, own, draw, own_component
             parts.append(self._graph(self._sample)(*arguments))
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
@@ -122,12 +127,16 @@ class Levels(Hierarchy):
     def _sample(self, num, temperatures, seed, latents, draw, component):
         temperatures = tf.unstack(temperatures)
         if component is not None:
-            prior = tempered(self.top_down.top_prior().component(component), temperatures[0])
-            # The seed with which a walk would draw it.
-            z_0 = prior.sample(seed=tf.random.split(seed, self.config.num_levels)[0])
-            latents = (z_0, *latents[1:])
+            latents = (self.top_of_component(component, seed, temperatures[0]), *latents[1:])
         trace = self.walk(None, num, seed, latents=latents, temperature=temperatures)
         return self.images(trace, seed, draw)
+
+    def top_of_component(
+        self, component: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
+    ) -> tf.Tensor:
+        """z_0 `[N, ...]` from components `[N]` of the mixture, with the seed of a walk."""
+        prior = tempered(self.top_down.top_prior().component(component), temperature)
+        return noise.draw(prior, noise.split(seed, self.config.num_levels)[0])
 
     def decode(self, latents: Sequence[Any], temperature: Any = 1.0, seed: int = 0) -> tf.Tensor:
         """Images from the levels given, as `sample` gives them: `[N, H, W, C]`.
@@ -205,11 +214,17 @@ class Levels(Hierarchy):
         """
         self._require_mixture("assign")
         check_count("num_samples", num_samples)
-        return self._graph(self._assign)(self.checked(x), num_samples, seed_tensor(seed))
+        x = self.checked(x)
+        return self._graph(self._assign)(x, num_samples, seed_tensor(seed, x.shape[0]))
 
     def _assign(self, x, num_samples, seed):
-        posterior = self.top_down.gaussian(self.watch(x).top)
-        z_0 = posterior.sample(num_samples, seed=seed)
+        top = self.watch(x).top
+        if noise.by_row(seed):
+            rows = self.top_down.gaussian(tf.tile(top, [num_samples, 1]))
+            z_0 = noise.draw(rows, noise.of_walk(seed, num_samples))
+            z_0 = tf.reshape(z_0, [num_samples, rows_of(x), -1])
+        else:
+            z_0 = self.top_down.gaussian(top).sample(num_samples, seed=seed)
         return tf.reduce_mean(tf.exp(self.top_down.top_prior().assign(z_0)), axis=0)
 
     # Checks.

@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from matnet_tf import noise
 from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
 from matnet_tf.distributions import IntegratedLogistic, OwnDistribution, bounded, clipped_mean
@@ -131,6 +132,10 @@ class _Pixels(keras.layers.Layer):
     def check_ready(self) -> None:
         """Raises a ValueError if `adapt` is still needed."""
 
+    def of_bytes(self, values: tf.Tensor) -> tf.Tensor:
+        """Images from 8-bit ones, uint8 `[B, H, W, C]`, without noise."""
+        return tf.cast(values, tf.float32) / 255.0
+
     def standardize(self, x: tf.Tensor) -> tf.Tensor:
         """What networks read of an image: its values in [-1, 1]."""
         return 2.0 * x - 1.0
@@ -154,6 +159,11 @@ class _LocationScale(_Pixels):
     """Pixels with a location and a scale, both for images standardized to [-1, 1]."""
 
     first_log_scale = 0.0  # Where training starts.
+
+    def named(self, parameters: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The distribution's `loc` and `scale`, `[B, H, W, C]`, for images in [0, 1]."""
+        loc, scale = self(parameters)
+        return {"loc": 0.5 + 0.5 * loc, "scale": 0.5 * scale}
 
     def build(self, parameters_shape):
         shapes = {"channel": (self.image_shape[-1],), "scalar": ()}
@@ -193,6 +203,10 @@ class Bernoulli(_Pixels):
 
     def call(self, parameters):
         return tf.cast(parameters[..., 0], tf.float32)
+
+    def named(self, parameters: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The distribution's `logits`, `[B, H, W, C]`."""
+        return {"logits": self(parameters)}
 
     def values(self, parameters: tf.Tensor) -> tfd.Bernoulli:
         """The distribution of every value by itself, `batch_shape` `[B, H, W, C]`."""
@@ -252,6 +266,17 @@ class Normal(_LocationScale):
         self.whitening = whitening
         self.whitening_layer = Whitening(image_shape, name="whitening") if whitening else None
         self.first_log_scale = 0.0 if whitening else -1.0
+
+    def of_bytes(self, values: tf.Tensor) -> tf.Tensor:
+        """8-bit images at the middle of what dequantization makes of them."""
+        return (tf.cast(values, tf.float32) + 0.5) / 256.0
+
+    def named(self, parameters: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As for other pixels; with whitening `loc` and `scale` are those of whitened values."""
+        if self.whitening_layer is None:
+            return super().named(parameters)
+        loc, scale = self(parameters)
+        return {"loc": loc, "scale": scale}
 
     def adapt(self, dataset: Iterable[Any]) -> None:
         """Computes the statistics of whitening, if there is any; see `Whitening.adapt`."""
@@ -332,6 +357,10 @@ class Completion(OwnDistribution):
 
     def _sample_n(self, n, seed=None):
         return self._known.paste(self._pixels.distribution(self._of_pixels).sample(n, seed=seed))
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """As `noise.draw_rows`."""
+        return self._known.paste(noise.draw_rows(self._pixels.distribution(self._of_pixels), seed))
 
     def _mean(self):
         return self._known.paste(self._pixels.distribution(self._of_pixels).mean())

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from matnet_tf import data, experiment
 from matnet_tf.config import EvaluateConfig
-from matnet_tf.hierarchy import Hierarchy, seed_tensor
+from matnet_tf.hierarchy import Hierarchy
+from matnet_tf.noise import seed_tensor
 from matnet_tf.serialization import to_dict
 from matnet_tf.version import __version__
 

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from matnet_tf.bounds import Bound
 from matnet_tf.descent import Trace, descend
-from matnet_tf.hierarchy import rows_of, seed_tensor
+from matnet_tf.hierarchy import rows_of
 from matnet_tf.inputs import images_of, valid_images
 from matnet_tf.levels import Levels
 from matnet_tf.network import Guide, TopDownNetwork, View
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["MatNet"]
 
@@ -145,7 +146,8 @@ class MatNet(Levels):
         Raises:
           ValueError: if the images are not as the config says.
         """
-        return self._graph(self._elbo)(self.checked(x), seed_tensor(seed))
+        x = self.checked(x)
+        return self._graph(self._elbo)(x, seed_tensor(seed, x.shape[0]))
 
     def log_likelihood(
         self,

@@ -15,8 +15,8 @@ import tensorflow as tf
 from matnet_tf import pictures
 from matnet_tf.completions import completion_grid
 from matnet_tf.descent import Trace
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.inputs import images_of
+from matnet_tf.noise import seed_tensor
 
 __all__ = ["Summaries"]
 

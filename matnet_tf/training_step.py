@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from matnet_tf.graphs import graph
 from matnet_tf.inputs import EMPTY, OneClearError, check_specs
 from matnet_tf.loss_scaling import LossScale
 from matnet_tf.monitoring import BoundMetric, SkippedSteps
@@ -344,16 +345,19 @@ class TrainableBound(keras.Model):
                 part(data)
 
         if not self.run_eagerly:
-            whole = tf.function(whole, jit_compile=self.jit_compile, reduce_retracing=True)
+            whole = graph(whole, jit_compile=self.jit_compile)
 
         def steps(iterator):
-            for _ in tf.range(count):
+            def step(done):
                 self.distribute_strategy.run(whole, args=(next(iterator),))
+                return (done + 1,)
+
+            tf.while_loop(lambda done: done < count, step, (0,))
             if self.train_step in parts and isinstance(self.optimizer, Adam):
                 self.optimizer.update_averages(self.trainable_variables, count)
             return self.get_metrics_result()
 
-        return steps if self.run_eagerly else tf.function(steps, reduce_retracing=True)
+        return steps if self.run_eagerly else graph(steps)
 
     def _chosen(self):
         """An execution that chooses anew for each of its steps what it is made of."""
@@ -382,7 +386,7 @@ class TrainableBound(keras.Model):
         """`function` as a `tf.function`, made once."""
         # A bound method is another object at each access, but an equal one.
         if function not in self._graphs:
-            self._graphs[function] = tf.function(function, reduce_retracing=True)
+            self._graphs[function] = graph(function)
         return self._graphs[function]
 
 

@@ -13,8 +13,9 @@ PACKAGE = ROOT / "matnet_tf"
 
 # What a module of the package may import from the package: only what stands below it.
 FOUNDATION = ["config", "serialization"]
-LAYERS = [*FOUNDATION, "configured", "distributions", "updates", "joints", "layers"]
-PIXELS = [*FOUNDATION, "configured", "distributions", "updates", "whitening"]
+TENSORS = [*FOUNDATION, "graphs", "noise", "configured", "distributions", "updates"]
+LAYERS = [*TENSORS, "joints", "layers"]
+PIXELS = [*TENSORS, "whitening"]
 NETWORK = [*LAYERS, "priors", "whitening", "likelihoods", "autoregression", "network", "descent"]
 TRAINABLE = [
     *NETWORK,
@@ -47,14 +48,16 @@ MAY_IMPORT = {
     "version": [],
     "config": [],
     "serialization": ["config"],
-    "flags": ["config", "files"],
+    "flags": ["config", "files", "graphs"],
     "preprocessing": [],
     "files": [],
     "datasets": ["config", "files"],
     "image_files": ["config"],
     "masks": ["config", "image_files", "preprocessing"],
     "data": ["config", "datasets", "masks", "preprocessing"],
-    "distributions": [],
+    "graphs": [],
+    "noise": ["graphs"],
+    "distributions": ["noise"],
     "bounds": [],
     "updates": ["config"],
     "joints": ["config", "updates"],
@@ -72,7 +75,7 @@ MAY_IMPORT = {
     "inputs": [],
     "loss_scaling": [],
     "training_step": [
-        *("bounds", "config", "inputs", "loss_scaling", "monitoring", "optimization")
+        *("bounds", "config", "graphs", "inputs", "loss_scaling", "monitoring", "optimization")
     ],
     "hierarchy": TRAINABLE,
     "levels": HIERARCHY,
@@ -87,12 +90,17 @@ MAY_IMPORT = {
     "measurement": EXPERIMENT,
     "evaluation": [*EXPERIMENT, "devices", "evaluation_files", "measurement", "progress"],
     "scores": [*EXPERIMENT, "evaluation_files", "measurement", "progress"],
-    "export": EXPERIMENT,
+    "blocks": HIERARCHY,
+    "served_inputs": HIERARCHY,
+    "signatures": [*MODELS, "blocks", "served_inputs"],
+    "warm_up": [*MODELS, "signatures"],
+    "model_card": [*EXPERIMENT, "evaluation_files", "signatures"],
+    "export": [*EXPERIMENT, "model_card", "signatures", "warm_up"],
     "pictures": [],
     "completions": [*CONDITIONAL, "pictures"],
     "summaries": [*MODELS, "completions", "pictures", "schedules"],
     "callbacks": [*EXPERIMENT, "schedules", "summaries"],
-    "devices": [],
+    "devices": ["graphs"],
     "training": [*EXPERIMENT, "callbacks", "devices", "schedules", "summaries"],
     "figures": [*EXPERIMENT, "completions", "evaluation", "pictures"],
     "class_figures": [*MODEL, "pictures"],
@@ -107,8 +115,8 @@ MAY_IMPORT = {
 # The only modules of the package that may import a third party. What is not listed is free.
 DATA_ROOMS = ["data", "datasets"]
 PROBABILITY_ROOMS = [
-    *("distributions", "whitening", "likelihoods", "autoregression", "network", "descent"),
-    "hierarchy",
+    *("noise", "distributions", "whitening", "likelihoods", "autoregression", "network"),
+    *("descent", "hierarchy"),
 ]
 ROOMS = {
     "absl": ["flags"],

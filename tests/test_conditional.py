@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.likelihoods import Known
+from matnet_tf.noise import seed_tensor
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

@@ -30,8 +30,8 @@ from matnet_tf.config import (
     Stage,
     TrainConfig,
 )
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 from matnet_tf.optimization import Adam
 from matnet_tf.schedules import stage_at
 from matnet_tf.serialization import to_dict

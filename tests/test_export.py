@@ -4,28 +4,30 @@
 
 import json
 import pickle
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from work_directories import save_checkpoint
 
-from matnet_tf import experiment, export
-from matnet_tf.config import Experiment, ModelConfig, Stage, TrainConfig
+from matnet_tf import export
+from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.model import MatNet
+from matnet_tf.signatures import signatures_of
 
 SLOW = pytest.mark.slow
 DENSE, CONVOLUTIONAL = (Stage(1, 16, 4, 2),), (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2))
+TWINS = ("_uint8", "_serialized")
 LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
 KINDS = {
-    "dense": {"stages": DENSE},
-    "convolutional": {"stages": CONVOLUTIONAL},
-    "logistic": {"stages": DENSE, "likelihood": "logistic", "likelihood_scale": "channel"},
+    "dense mixture": {"stages": DENSE, "mixture_components": 3},
+    "convolutional logistic": {
+        "stages": CONVOLUTIONAL,
+        "likelihood": "logistic",
+        "likelihood_scale": "channel",
+    },
     "whitened": {"stages": CONVOLUTIONAL, "likelihood": "normal", "whitening": True},
-    "local bernoulli": {"stages": CONVOLUTIONAL, **LOCAL},
     "local logistic": {"stages": DENSE, "likelihood": "logistic", **LOCAL},
 }
 BITS_OF_THE_DENSITY = {"bernoulli": 0, "logistic": 0, "normal": 8}
@@ -66,36 +68,6 @@ def signatures(saved):
     return tf.saved_model.load(str(saved[1])).signatures
 
 
-@pytest.fixture
-def quick_save(monkeypatch):
-    """Replaces the writing of a SavedModel by that of one weight."""
-
-    def save(model, path):
-        path.mkdir()
-        np.save(path / "weight.npy", model.trainable_variables[0].numpy())
-
-    monkeypatch.setattr(export, "save", save)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A work directory at step 7 whose weights and averages differ; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    model = ModelConfig((8, 8, 1), (Stage(1, 4, 2, 1),), top_latents=2, top_units=4)
-    settings = Experiment(model, train=TrainConfig(average_decay=0.9))
-    experiment.create(folder, settings)
-    model = experiment.build_model(settings)
-    model.trainable_variables[0].assign(tf.ones_like(model.trainable_variables[0]))
-    save_checkpoint(folder, model)
-    return folder
-
-
-@pytest.fixture
-def workdir(trained, tmp_path):
-    """A work directory of the test's own."""
-    return shutil.copytree(trained, tmp_path / "run")
-
-
 def number(value):
     return np.int32(value)
 
@@ -107,34 +79,54 @@ def calls_with_images(model, inputs, dims):
     image the model predicts.
     """
     given, more_bits = inputs.values(), BITS_OF_THE_DENSITY[model.config.likelihood]
-    bound, trace = model.elbo(*given), model.infer(*given, seed=4)
+    count = len(inputs["images"])
+    zeros, equal, rising = [0] * count, [4] * count, list(range(3, 3 + count))
+    bound, trace = model.elbo(*given, seed=zeros), model.infer(*given, seed=equal)
     expected = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
     expected |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
     if not model.config.autoregressive:
-        expected["reconstruction"] = model.reconstruct(*given, seed=0)
+        expected["reconstruction"] = model.reconstruct(*given, seed=zeros)
     yield "serving_default", inputs, expected
-    nats = model.log_likelihood(*given, NUM_SAMPLES, seed=3, chunk=CHUNK)
+    nats = model.log_likelihood(*given, NUM_SAMPLES, seed=rising, chunk=CHUNK)
     bits = -nats / (dims * np.log(2)) + more_bits
-    samples = {"num_samples": number(NUM_SAMPLES), "seed": number(3)}
+    samples = {"num_samples": number(NUM_SAMPLES), "seed": np.int32(rising)}
     yield "log_likelihood", inputs | samples, {"log_likelihood": nats, "bits_per_dim": bits}
     z = {f"z_{level.name}": level.z for level in trace.levels}
     loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
     yield "encode", inputs | {"seed": number(4)}, z | loc
     for num_inferred in range(model.config.num_levels + 1):
-        settings = {"num_inferred": number(num_inferred), "seed": number(5)}
-        expected = model.reconstruct(*given, num_inferred, seed=5)
+        settings = {"num_inferred": number(num_inferred), "seed": np.int32(rising)}
+        expected = model.reconstruct(*given, num_inferred, seed=rising)
         yield "reconstruct", inputs | settings, {"images": expected}
 
 
 def calls(model):
-    """Requests with the answers, for two batch sizes."""
-    for x in (images_for(model, 5), images_for(model, 3, seed=1)):
-        yield from calls_with_images(model, {"images": x}, 64)
-        trace = model.infer(x, seed=4)
-        z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
-        yield "decode", z, {"images": model.decode(trace.z)}
+    """Requests with the answers."""
+    x = images_for(model, 5)
+    yield from calls_with_images(model, {"images": x}, 64)
+    trace = model.infer(x, seed=4)
+    z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
+    images = model.decode(trace.z, seed=[0] * len(x))
+    yield "decode", z, {"images": images} | parameters(model, trace)
     inputs = {"num": number(6), "temperature": np.float32(0.7), "seed": number(2)}
-    yield "sample", inputs, {"images": model.sample(6, temperature=0.7, seed=2)}
+    seeds = list(range(2, 8))
+    yield "sample", inputs, {"images": model.sample(6, temperature=0.7, seed=seeds)}
+    if model.config.mixture_components:
+        drawn = model.sample(6, temperature=0.7, seed=seeds, component=1)
+        yield "sample_component", inputs | {"component": number(1)}, {"images": drawn}
+
+
+def parameters(model, trace):
+    """Those of p(x | z), from the distribution itself."""
+    if model.config.autoregressive:
+        return {}
+    p_x = model.p_x(trace)
+    if model.config.likelihood == "normal" and model.config.whitening:
+        return {"loc": p_x.distribution.mean(), "scale": p_x.distribution.stddev()}
+    values = p_x.distribution
+    if model.config.likelihood == "bernoulli":
+        return {"logits": values.logits}
+    return {"loc": values.loc, "scale": values.scale + tf.zeros_like(values.loc)}
 
 
 def answers(model, calls):
@@ -149,19 +141,34 @@ def answers(model, calls):
         tf.config.run_functions_eagerly(False)
 
 
+def with_twins(signatures):
+    """The entries of those that take images, under the names of their twins."""
+    return {
+        f"{name}{twin}": value
+        for name, value in signatures.items()
+        for twin in TWINS
+        if "images" in value[0]
+    }
+
+
 def test_every_signature_names_its_inputs_and_outputs(saved, signatures):
     levels = saved[0].config.level_names
     z, loc, kl = ([f"{kind}_{level}" for level in levels] for kind in ("z", "loc", "kl"))
     # A draw of the local model takes its time: nobody should wait for it unasked.
     mean = [] if saved[0].config.autoregressive else ["reconstruction"]
+    of_x = ["logits"] if saved[0].config.likelihood == "bernoulli" else ["loc", "scale"]
+    of_x = of_x if mean else []
     expected = {
         "serving_default": (["images"], ["elbo", "log_likelihood", *kl, *mean]),
         "log_likelihood": (["images", "num_samples", "seed"], ["log_likelihood", "bits_per_dim"]),
         "encode": (["images", "seed"], [*z, *loc]),
-        "decode": (z, ["images"]),
+        "decode": (z, ["images", *of_x]),
         "sample": (["num", "temperature", "seed"], ["images"]),
         "reconstruct": (["images", "num_inferred", "seed"], ["images"]),
     }
+    if saved[0].config.mixture_components:
+        expected["sample_component"] = (["component", *expected["sample"][0]], ["images"])
+    expected |= with_twins(expected)
     assert set(signatures) == set(expected)
     for name, (inputs, outputs) in expected.items():
         assert set(signatures[name].structured_input_signature[1]) == set(inputs)
@@ -186,6 +193,8 @@ def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(
     statistics = []  # Of whitening: mean, matrix and its inverse, log-determinant, count.
     if model.config.whitening:
         statistics = [64, 64 * 64, 64 * 64, 1, 1]
+    if model.config.mixture_components:
+        statistics = [3]  # The uniform weights of its components.
     trained = [int(np.prod(v.shape)) for v in model.trainable_variables]
     assert stored_sizes(path) == sorted(trained + statistics)
 
@@ -253,18 +262,63 @@ def differences_in_a_fresh_process(model, path, calls, folder):
 
 def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
     differences = differences_in_a_fresh_process(*saved, calls, tmp_path)
-    assert {name for name, *_ in differences} == set(export.signatures_of(saved[0]))
+    asked = {name for name, *_ in differences}
+    assert asked == {name for name in signatures_of(saved[0]) if not name.endswith(TWINS)}
     assert max(difference for *_, difference in differences) < 1e-5, differences
 
 
-def test_every_signature_gives_what_the_model_gives(saved, signatures):
-    model = saved[0]
-    for name, inputs, expected in answers(model, calls):
-        answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
-        assert set(answer) == set(expected)
-        for key, value in expected.items():
-            difference = np.abs(answer[key] - value) / np.maximum(1, np.abs(value))
-            assert np.quantile(difference, quantiles(model).get(key, 1)) < 1e-5, (name, key)
+SETTINGS = {  # What the signatures with images take beside them.
+    "serving_default": {},
+    "log_likelihood": {"num_samples": number(3), "seed": number(3)},
+    "encode": {"seed": number(2)},
+    "reconstruct": {"num_inferred": number(1), "seed": number(1)},
+}
+
+
+def test_an_image_gets_the_same_bytes_whoever_shares_its_batch(saved, signatures):
+    x = images_for(saved[0], 64)
+    for name, settings in SETTINGS.items():
+
+        def ask(rows, name=name, settings=settings):
+            inputs = {"images": x[rows]} | settings
+            answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+            return {key: value.numpy() for key, value in answer.items()}
+
+        whole = ask(np.arange(64))
+        for rows in ([41], [3, 41, 5, 9, 60, 0, 2], np.arange(64)[::-1]):
+            for key, value in ask(rows).items():
+                assert value.tobytes() == whole[key][rows].tobytes(), (name, key, len(rows))
+
+
+def test_twins_give_for_bytes_and_files_what_the_signature_gives_for_floats(saved, signatures):
+    pixels = np.random.RandomState(3).randint(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    if saved[0].config.likelihood == "bernoulli":
+        pixels = np.uint8(255) * (pixels > 127)
+    unit = 256 if saved[0].config.likelihood == "normal" else 255
+    middle = 0.5 if unit == 256 else 0.0
+    files = tf.stack([tf.io.encode_png(image) for image in pixels])
+    images = tf.constant(((pixels + middle) / unit).astype(np.float32))
+    for name, settings in SETTINGS.items():
+        settings = {key: tf.constant(value) for key, value in settings.items()}
+        answer = signatures[name](images=images, **settings)
+        for twin, value in (("_uint8", tf.constant(pixels)), ("_serialized", files)):
+            again = signatures[f"{name}{twin}"](images=value, **settings)
+            for key in answer:
+                difference = np.abs(again[key] - answer[key]) / np.maximum(1, np.abs(answer[key]))
+                assert np.quantile(difference, quantiles(saved[0]).get(key, 1)) < 1e-5, (name, key)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"no picture", "images_as_PNG_or_JPEG"),
+        (tf.io.encode_png(np.zeros((8, 9, 1), np.uint8)).numpy(), "images_of_8x8_pixels"),
+        (tf.io.encode_png(np.zeros((8, 8, 1), np.uint8)).numpy()[:40], "images_as_PNG_or_JPEG"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_names_the_images(signatures, value, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["serving_default_serialized"](images=tf.constant([value]))
 
 
 @pytest.mark.parametrize(
@@ -272,11 +326,11 @@ def test_every_signature_gives_what_the_model_gives(saved, signatures):
     [
         ("serving_default", {"images": binary_images(2) * 2}, "images must be {expected}"),
         ("serving_default", {"images": binary_images(2) * np.nan}, "images must be {expected}"),
-        ("serving_default", {"images": binary_images(2)[:0]}, "images must be at least one"),
+        ("serving_default", {"images": binary_images(2)[:0]}, "images must be 1 to 4096"),
         (
             "log_likelihood",
             {"images": binary_images(2), "num_samples": number(0), "seed": number(0)},
-            "num_samples must be at least 1",
+            "num_samples must lie in [1, 10000]",
         ),
         (
             "reconstruct",
@@ -286,7 +340,7 @@ def test_every_signature_gives_what_the_model_gives(saved, signatures):
         (
             "sample",
             {"num": number(0), "temperature": np.float32(1), "seed": number(0)},
-            "num must be at least 1",
+            "num must lie in [1, 10000]",
         ),
         (
             "sample",
@@ -303,78 +357,7 @@ def test_bad_input_is_an_error_that_names_it(saved, signatures, name, inputs, me
 
 @SLOW
 def test_a_served_logistic_model_refuses_values_between_the_levels():
-    signature = export.signatures_of(make_model("logistic"))["log_likelihood"]
+    signature = signatures_of(make_model("convolutional logistic"))["log_likelihood"].function
     x = tf.fill([1, 8, 8, 1], 100.5 / 255)
     with pytest.raises(tf.errors.InvalidArgumentError, match="8-bit values divided by 255"):
         signature(images=x, num_samples=number(1), seed=number(0))
-
-
-def test_an_export_has_its_config_and_its_origin_beside_it(workdir, quick_save):
-    path = export.export(workdir, weights="averaged")
-    assert path == str(workdir / "export" / "1")
-    extra = workdir / "export" / "1" / "assets.extra"
-    assert (extra / "config.json").read_bytes() == (workdir / "config.json").read_bytes()
-    origin = json.loads((extra / "export.json").read_text())
-    assert origin["weights"] == "averaged" and origin["checkpoint_step"] == 7
-
-
-@SLOW
-def test_an_export_is_a_saved_model_of_the_weights_of_the_run(workdir):
-    path = export.export(workdir, weights="averaged")
-    assert tf.saved_model.contains_saved_model(path)
-    assert (workdir / "export" / "1" / "assets.extra" / "config.json").is_file()
-    x = tf.constant(binary_images(2))
-    answer = tf.saved_model.load(path).signatures["serving_default"](images=x)
-    expected = experiment.load(workdir, "averaged").model.elbo(x)
-    np.testing.assert_allclose(answer["elbo"], expected.elbo, rtol=1e-5)
-
-
-def test_raw_or_averaged_weights_are_exported_as_asked(workdir, quick_save):
-    weights = {
-        kind: np.load(f"{export.export(workdir, kind)}/weight.npy")
-        for kind in ("raw", "averaged", "auto")
-    }
-    assert np.all(weights["raw"] == 1)
-    assert not np.any(weights["averaged"] == 1)
-    np.testing.assert_array_equal(weights["auto"], weights["averaged"])
-
-
-def test_versions_increase_and_nothing_else_is_left(workdir, quick_save):
-    (workdir / "export" / "9").mkdir(parents=True)
-    assert export.export(workdir) == str(workdir / "export" / "10")
-    assert export.export(workdir) == str(workdir / "export" / "11")
-    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11"}
-
-
-def test_a_version_that_appears_meanwhile_is_not_touched(tmp_path, monkeypatch):
-    temporary = tmp_path / ".writing.1"
-    temporary.mkdir()
-    rename = type(temporary).rename
-
-    def late(self, target):
-        if target.name == "1":
-            target.mkdir()
-            (target / "theirs").touch()
-        return rename(self, target)
-
-    monkeypatch.setattr(type(temporary), "rename", late)
-    assert export._publish(temporary, tmp_path).name == "2"
-    assert (tmp_path / "1" / "theirs").exists()
-
-
-def test_a_failed_export_leaves_no_version(workdir, monkeypatch):
-    def full(model, path):
-        path.mkdir()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(export, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        export.export(workdir)
-    assert list((workdir / "export").iterdir()) == []
-
-
-def test_a_work_directory_without_a_checkpoint_is_an_error(tmp_path, tiny_dense):
-    experiment.create(tmp_path, Experiment(tiny_dense))
-    with pytest.raises(ValueError, match="no checkpoint yet"):
-        export.export(tmp_path)
-    assert not (tmp_path / "export").exists()

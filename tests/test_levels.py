@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 from matnet_tf.optimization import Adam
 
 CONFIG = ModelConfig((4, 3, 1), (Stage(1, 5, 2, 1), Stage((2, 2), 3, 2, 1)), 2, 4, 3)

@@ -13,8 +13,8 @@ import tensorflow as tf
 from test_model import dataset, equal
 
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.hierarchy import seed_tensor
 from matnet_tf.model import MatNet
+from matnet_tf.noise import seed_tensor
 from matnet_tf.optimization import Adam
 
 SHAPE = (4, 3, 2)
