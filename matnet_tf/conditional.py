@@ -246,7 +246,7 @@ class ConditionalMatNet(Hierarchy):
         Args:
           x: whole images `[B, H, W, C]`, float32 in [0, 1].
           mask: 1 where a pixel is known, `[B, H, W, 1]`, or `[H, W, 1]` for all.
-          seed: of the draw.
+          seed: of the draw; a sequence has one for each image, see `noise`.
 
         Returns:
           A `Bound`: ELBO, log-likelihood of the hidden pixels and KL per level, `[B]`, in nats.
@@ -273,7 +273,7 @@ class ConditionalMatNet(Hierarchy):
           x: whole images `[B, H, W, C]`.
           mask: 1 where a pixel is known, `[B, H, W, 1]`, or `[H, W, 1]` for all.
           num_samples: K.
-          seed: of the samples.
+          seed: of the samples; a sequence has one for each image, see `noise`.
           chunk: image-samples per top-down pass, which bounds the memory; `samples_per_pass` by
             default.
           num_inferred: levels from the posterior, the others from the prior; None is all.
@@ -356,7 +356,7 @@ class ConditionalMatNet(Hierarchy):
           mask: 1 where a pixel is known, `[B, H, W, 1]`, or `[H, W, 1]` for all.
           num_samples: K, completions of each image.
           temperature: multiplies the priors' scales; a sequence has one value per level.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
           draw: draw the pixels from p(x_u | z, x_k) too, instead of giving its mean. The local
             autoregressive model always draws.
 

@@ -32,7 +32,7 @@ import tensorflow as tf
 from matnet_tf import data, devices, experiment
 from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.config import EvaluateConfig
-from matnet_tf.evaluation_files import BatchFiles, PerImage, append_record, read_records
+from matnet_tf.evaluation_files import BatchFiles, PerImage, append_record, damaged, read_records
 from matnet_tf.files import write_whole
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
@@ -114,6 +114,8 @@ def evaluate(
     key = _key(settings)
     for record in read_records(workdir):
         if record["key"] == key:
+            if damaged(workdir / "evaluation" / key):
+                _measure(loaded.model, split, chosen, config, workdir / "evaluation" / key)
             print("evaluate: already in evaluation.json", file=sys.stderr)
             return record
     folder = _folder(workdir, key, settings)

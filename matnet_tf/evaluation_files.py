@@ -22,6 +22,7 @@ __all__ = [
     "BatchFiles",
     "PerImage",
     "append_record",
+    "damaged",
     "read_records",
 ]
 
@@ -33,6 +34,19 @@ class PerImage(NamedTuple):
     elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
     kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
     dims: np.ndarray  # [N]: values that the bound is on: the image's, or those that are hidden
+
+
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def damaged(folder: pathlib.Path) -> bool:
+    """Whether results that were whole once, in a folder that is there, cannot be read any more."""
+    for path in folder.glob("*.npz"):
+        try:
+            _load_batch(path)
+        except _DAMAGED:
+            return True
+    return False
 
 
 class BatchFiles:
@@ -94,7 +108,7 @@ class BatchFiles:
             self.found[number] = _load_batch(self._path(number))
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             print(f"evaluate: {self._path(number)} is computed again: {error}", file=sys.stderr)
             self._path(number).unlink(missing_ok=True)
             return False

@@ -163,8 +163,20 @@ def read(workdir: str | os.PathLike) -> Experiment:
 
 
 def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Number and digest of the training images of a work directory; empty if it is an older one."""
-    return _record(workdir).get("training_images") or {}
+    """Number and digest of the training images of a work directory; empty if it is an older one.
+
+    Raises:
+      ValueError: if the config.json is not one that `create` wrote.
+    """
+    found = _record(workdir).get("training_images") or {}
+    kinds = {"count": int, "digest": str}
+    whole = isinstance(found, dict) and all(isinstance(found.get(k), kinds[k]) for k in kinds)
+    if found and not whole:
+        raise ValueError(
+            f"{workdir}/config.json is not a config written by bin/train: training_images is "
+            f"{found!r}"
+        )
+    return found
 
 
 def _record(workdir: str | os.PathLike) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Levels(Hierarchy):
         Args:
           x: images `[B, H, W, C]`.
           num_samples: K draws per image.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
 
         Returns:
           A `Trace` whose tensors have K * B rows, sample first: row `k * B + b` is draw k of
@@ -55,7 +55,7 @@ class Levels(Hierarchy):
           num_inferred: how many levels to keep from the posterior, 0 (a sample) to all (the
             default).
           temperature: multiplies the priors' scales; a sequence has one value per level.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
 
         Returns:
           images: means of p(x | z), or draws (see `sample`), `[B, H, W, C]`.
@@ -93,7 +93,7 @@ class Levels(Hierarchy):
         Args:
           num: how many; at most `samples_per_pass` at a time, which bounds the memory.
           temperature: multiplies the priors' scales; a sequence has one value per level.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
           latents: values for the levels, top first, each `[num, ...]`: what `infer` gives as
             `trace.z`, whole or in part. Levels that are None or left out are drawn.
           draw: draw the pixels from p(x | z) too, instead of giving its mean. The local
@@ -145,7 +145,7 @@ class Levels(Hierarchy):
           latents: of the levels, top first; those that are None or left out are drawn. At least
             one is given.
           temperature: multiplies the scales of the priors of the levels that are drawn.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
 
         Raises:
           ValueError: if no level is given, or one has another shape.
@@ -175,7 +175,7 @@ class Levels(Hierarchy):
           num: steps of the way, both ends counted, at least 2.
           levels: which, 0 the top; None is all of them.
           temperature: of the levels that are drawn.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
 
         Returns:
           images: `[num, B, H, W, C]`.
@@ -207,7 +207,7 @@ class Levels(Hierarchy):
         Args:
           x: images `[B, H, W, C]`.
           num_samples: draws per image.
-          seed: of the draws.
+          seed: of the draws; a sequence has one for each image, see `noise`.
 
         Raises:
           ValueError: if the model has no mixture, or the images are not as the config says.

@@ -138,7 +138,7 @@ class MatNet(Levels):
 
         Args:
           x: images `[B, H, W, C]`, float32 in [0, 1].
-          seed: of the draw.
+          seed: of the draw; a sequence has one for each image, see `noise`.
 
         Returns:
           A `Bound`: ELBO, log-likelihood and KL per level, each `[B]`, in nats.
@@ -166,7 +166,7 @@ class MatNet(Levels):
         Args:
           x: images `[B, H, W, C]`.
           num_samples: K; the bound rises to log p(x) with it.
-          seed: of the samples.
+          seed: of the samples; a sequence has one for each image, see `noise`.
           chunk: image-samples per pass, which bounds the memory; `samples_per_pass` by default.
           num_inferred: how many levels, from the top, come from the posterior; None is all.
 

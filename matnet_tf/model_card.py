@@ -80,7 +80,13 @@ def _bounds(workdir, loaded):
     ]
     if not records:
         return "None was measured with these weights: run `bin/evaluate` before `bin/export`."
-    return "\n".join(_line(record) for record in records)
+    try:
+        return "\n".join(_line(record) for record in records)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{workdir / 'evaluation.json'} has a record that bin/evaluate did not write "
+            f"({error!r}); move the file away to go on"
+        ) from None
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -327,15 +327,18 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
     assert records_of(workdir) == [record]
 
 
+@pytest.mark.parametrize("finished", [False, True])
 def test_a_batch_whose_file_is_damaged_is_computed_again(
-    evaluated_workdir, batches_measured, capsys
+    evaluated_workdir, batches_measured, capsys, finished
 ):
     workdir, undisturbed = evaluated_workdir
-    (workdir / "evaluation.json").unlink()
+    if not finished:
+        (workdir / "evaluation.json").unlink()
     damaged = workdir / "evaluation" / undisturbed["key"] / "000003.npz"
-    damaged.write_bytes(damaged.read_bytes()[:100])
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
     assert without_timings(evaluate(workdir, QUICK)) == without_timings(undisturbed)
-    assert batches_measured == [6]
+    assert batches_measured == [6] and len(damaged.read_bytes()) == len(whole)
     assert "000003.npz is computed again" in capsys.readouterr().err
 
 

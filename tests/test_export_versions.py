@@ -92,8 +92,21 @@ def test_a_model_card_says_which_bounds_were_measured_with_these_weights(workdir
     assert "with K=100; 23.50 nats: minus the ELBO" in card and "99.0" not in card
     assert "200 (subset seed 4) of the 297 images of digits, split test, binarization dyn" in card
     assert "Step 7, averaged weights" in card and "likelihoods for binary images only" in card
+    (workdir / "evaluation.json").write_text(json.dumps([measured | {"nll": "good"}]))
+    with pytest.raises(ValueError, match="evaluation.json has a record that bin/evaluate did not"):
+        export.export(workdir, "averaged")
     raw = Path(export.export(workdir, "raw"), "assets.extra", "model_card.md").read_text()
     assert "None was measured with these weights" in raw
+
+
+def test_a_config_whose_images_are_not_a_count_and_a_digest_is_named(workdir, quick_save):
+    record = json.loads((workdir / "config.json").read_text())
+    for images in ({"digest": "a"}, {"count": [1], "digest": "a"}, [1]):
+        text = json.dumps(record | {"training_images": images})
+        (workdir / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json is not .* training_images is"):
+            export.export(workdir)
+    assert list((workdir / "export").iterdir()) == []
 
 
 def test_warm_up_requests_are_such_as_the_signatures_take(workdir, quick_save, eagerly):
