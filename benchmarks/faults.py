@@ -106,17 +106,31 @@ def attempt(
     return status
 
 
+torn: dict[pathlib.Path, tuple[int, int] | None] = {}
+
+
 def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
     """Cuts the end off the newest of the files that a program would go on from."""
     if program == "train":
         found = sorted(run.glob("checkpoints/ckpt-*"), key=lambda p: p.stat().st_mtime_ns)
         # With one alone there is none before it to go back to: a new run, which is no loss of ours.
-        found = found if len(list(run.glob("checkpoints/*.index"))) > 1 else []
+        # It is one alone also while another that was torn has not been set aside.
+        whole = len(list(run.glob("checkpoints/ckpt-*.index"))) > 1
+        waiting = any(_state(path) == state for path, state in torn.items())
+        found = found if whole and not waiting else []
     else:
         found = sorted(run.glob("evaluation/*/*.npz"))
     if found:
         path = found[-1]
         os.truncate(path, rng.randrange(path.stat().st_size))
+        torn[path] = _state(path)
+
+
+def _state(path: pathlib.Path) -> tuple[int, int] | None:
+    """By which a file that was torn is known as long as nobody has replaced it."""
+    if not path.exists():
+        return None
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def outcome(folder: pathlib.Path) -> dict:

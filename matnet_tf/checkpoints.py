@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -58,7 +59,8 @@ class Checkpoints:
             rate_factor=self.rate_factor,
             format_version=tf.Variable(FORMAT_VERSION, dtype=tf.int64),
         )
-        self._checkpoint = checkpoint
+        self._checkpoint, self._keep = checkpoint, keep
+        self._unreadable: list[int] = []  # steps whose checkpoints `restore` passed over
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
 
     def save(self) -> None:
@@ -75,7 +77,7 @@ class Checkpoints:
         if not self._writes:
             return
         try:
-            self._set_folders_aside(step)
+            self._set_aside(step)
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             self.remove(step)
@@ -84,11 +86,22 @@ class Checkpoints:
                 f"the one before it is kept"
             ) from None
 
-    def _set_folders_aside(self, step: int) -> None:
-        """Renames folders, which no checkpoint is, that have the names of the step's files."""
-        for path in pathlib.Path(self._manager.directory).glob(f"ckpt-{step}.*"):
-            if path.is_dir():
-                path.rename(path.with_name(f"folder_{path.name.replace('-', '_')}"))
+    def _set_aside(self, step: int) -> None:
+        """Renames what would be in the way: unreadable checkpoints, and folders instead of files.
+
+        An unreadable one would count among the checkpoints to keep, and a good one would go.
+        """
+        folder = pathlib.Path(self._manager.directory)
+        away = [p for bad in self._unreadable for p in folder.glob(f"ckpt-{bad}.*")]
+        away += [p for p in folder.glob(f"ckpt-{step}.*") if p.is_dir() and p not in away]
+        for path in away:
+            path.rename(_free_name(path))
+        if self._unreadable:
+            left = list(self._paths().values())
+            newest = left[-1] if left else ""
+            tf.compat.v1.train.update_checkpoint_state(str(folder), newest, left)
+            self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), self._keep)
+            self._unreadable = []
 
     def remove(self, step: int) -> None:
         """Removes the checkpoint of a step, and what there is of one that was not finished."""
@@ -116,8 +129,8 @@ class Checkpoints:
         Raises:
           ValueError: if there are checkpoints, but none is readable.
         """
-        paths = self._paths()
-        for path in reversed(paths.values()):
+        paths, self._unreadable = self._paths(), []
+        for step, path in reversed(paths.items()):
             try:
                 self._read(path)
             # A damaged file shows as almost any error: OpError, IndexError, AssertionError.
@@ -127,6 +140,7 @@ class Checkpoints:
                     f"before it",
                     file=sys.stderr,
                 )
+                self._unreadable.append(step)
                 continue
             return int(self.model.step.numpy())
         if paths:
@@ -149,3 +163,10 @@ class Checkpoints:
             older.restore(path).assert_consumed()
         for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
             variable.assign(copy)
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    """A name beside a path that no checkpoint has, and nothing else."""
+    name = f"unreadable_{path.name.replace('-', '_')}"
+    names = (f"{name}.{n}" if n else name for n in itertools.count())
+    return next(p for p in (path.with_name(n) for n in names) if not p.exists())

@@ -140,6 +140,12 @@ def test_a_corrupt_newest_checkpoint_gives_way_to_the_one_before(
     assert training.train(tiny(), tmp_path)["step"] == 12
     for ours, theirs in zip(weights_of(tmp_path), weights_of(undisturbed[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    # The damaged one is set aside, and takes no good one's place.
+    assert sorted(p.name for p in tmp_path.glob("checkpoints/*.index") if p.is_file()) == (
+        ["ckpt-12.index", "ckpt-8.index"] + (["unreadable_ckpt_12.index"] if damage is cut else [])
+    )
+    cut(tmp_path / "checkpoints")
+    assert experiment.load(tmp_path, "raw").step == 8
     kept = [path.read_text() for path in tmp_path.glob("checkpoints/*/notes")]
     assert kept == (["mine"] if damage is put_a_folder_in_its_place else [])
 
