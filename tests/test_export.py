@@ -4,6 +4,7 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -197,6 +198,24 @@ def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(
         statistics = [3]  # The uniform weights of its components.
     trained = [int(np.prod(v.shape)) for v in model.trainable_variables]
     assert stored_sizes(path) == sorted(trained + statistics)
+
+
+# What a server must not do for a request: run Python, touch files, print, or draw from a generator
+# whose state other requests move.
+FORBIDDEN = re.compile(
+    "(Eager)?PyFunc.*|ReadFile|WriteFile|MatchingFiles|Save.*|Restore.*|MergeV2.*|.*Dataset.*|.*Reader.*"
+    "|Print.*|Random(Uniform|UniformInt|StandardNormal|Gamma|Poisson|Shuffle).*|Multinomial"
+    "|TruncatedNormal|ParameterizedTruncatedNormal|Stateful.*Random.*|Stateful(Uniform|Normal).*"
+)
+
+
+def test_no_signature_runs_python_touches_files_or_draws_from_a_state(signatures):
+    for name, signature in signatures.items():
+        graph = signature.graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        found = {node.op for node in nodes}
+        assert "Assert" in found or name.startswith("decode")
+        assert not {op for op in found if FORBIDDEN.fullmatch(op)}
 
 
 def quantiles(model):
