@@ -309,6 +309,19 @@ def test_an_image_gets_the_same_bytes_whoever_shares_its_batch(saved, signatures
                 assert value.tobytes() == whole[key][rows].tobytes(), (name, key, len(rows))
 
 
+def test_inputs_with_defaults_may_be_left_out_of_a_session(saved):
+    model, path = saved
+    x = images_for(model, 2)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        signature = loaded.signature_def["log_likelihood"]
+        defaults = {name: tf.make_ndarray(value) for name, value in signature.defaults.items()}
+        fed = {signature.inputs["images"].name: x}
+        nats = session.run(signature.outputs["log_likelihood"].name, fed)
+    assert defaults == {"num_samples": 100, "seed": 0}
+    np.testing.assert_allclose(nats, model.log_likelihood(x, 100, seed=[0, 0]), rtol=1e-5)
+
+
 def test_twins_give_for_bytes_and_files_what_the_signature_gives_for_floats(saved, signatures):
     pixels = np.random.RandomState(3).randint(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     if saved[0].config.likelihood == "bernoulli":
