@@ -114,8 +114,9 @@ def evaluate(
     key = _key(settings)
     for record in read_records(workdir):
         if record["key"] == key:
-            if damaged(workdir / "evaluation" / key):
-                _measure(loaded.model, split, chosen, config, workdir / "evaluation" / key)
+            folder = workdir / "evaluation" / key
+            if damaged(folder, -(-len(chosen) // config.batch_size)):
+                _measure(loaded.model, split, chosen, config, folder)
             print("evaluate: already in evaluation.json", file=sys.stderr)
             return record
     folder = _folder(workdir, key, settings)

@@ -39,14 +39,23 @@ class PerImage(NamedTuple):
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-def damaged(folder: pathlib.Path) -> bool:
-    """Whether results that were whole once, in a folder that is there, cannot be read any more."""
-    for path in folder.glob("*.npz"):
+def damaged(folder: pathlib.Path, count: int) -> bool:
+    """Whether any of `count` batches, which were whole once, cannot be read from a folder any more.
+
+    It is none that is damaged where somebody has removed the folder.
+    """
+    if not folder.is_dir():
+        return False
+    for number in range(count):
         try:
-            _load_batch(path)
+            _load_batch(_batch_file(folder, number))
         except _DAMAGED:
             return True
     return False
+
+
+def _batch_file(folder: pathlib.Path, number: int) -> pathlib.Path:
+    return folder / f"{number:06d}.npz"
 
 
 class BatchFiles:
@@ -100,7 +109,7 @@ class BatchFiles:
         unlock_part(self._claims, number)
 
     def _path(self, number: int) -> pathlib.Path:
-        return self._folder / f"{number:06d}.npz"
+        return _batch_file(self._folder, number)
 
     def _read(self, number: int) -> bool:
         """Whether a batch is done; it is then among those found."""

@@ -337,9 +337,20 @@ def test_a_batch_whose_file_is_damaged_is_computed_again(
     damaged = workdir / "evaluation" / undisturbed["key"] / "000003.npz"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
+    (damaged.parent / "000001.npz").unlink()
     assert without_timings(evaluate(workdir, QUICK)) == without_timings(undisturbed)
-    assert batches_measured == [6] and len(damaged.read_bytes()) == len(whole)
+    assert batches_measured == [6, 6] and len(damaged.read_bytes()) == len(whole)
     assert "000003.npz is computed again" in capsys.readouterr().err
+    assert (damaged.parent / "000001.npz").exists()
+
+
+def test_a_finished_evaluation_whose_folder_was_removed_is_not_measured_again(
+    evaluated_workdir, batches_measured
+):
+    workdir, undisturbed = evaluated_workdir
+    shutil.rmtree(workdir / "evaluation")
+    assert evaluate(workdir, QUICK) == undisturbed
+    assert not batches_measured and not (workdir / "evaluation").exists()
 
 
 @pytest.mark.parametrize("text", ["[{", "{}", "[1]", "\udcff"])
