@@ -216,7 +216,6 @@ class LocalAutoregression(Configured):
         seen = tf.concat([self.pixels.standardize(known.x) * known.mask, known.mask], axis=-1)
         return context + self.known_context(tf.cast(seen, context.dtype))
 
-    @graph
     def sample(
         self, context: tf.Tensor, seed: tf.Tensor, known: Known | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -241,6 +240,10 @@ class LocalAutoregression(Configured):
         else:
             shape = tf.stack([height, width, tf.shape(context)[0], channels])
             drawn = tf.random.stateless_uniform(shape, seed)
+        return self._from_noise(context, drawn, known)
+
+    @graph
+    def _from_noise(self, context, drawn, known):
         return _Sampler(self, tf.cast(context, tf.float32), known).run(drawn)
 
     def compute_output_shape(self, h_td_shape):

@@ -32,6 +32,7 @@ from matnet_tf import data, experiment
 from matnet_tf.class_figures import write_class_figures
 from matnet_tf.config import ClusterConfig, EvaluateConfig, ModelConfig
 from matnet_tf.files import write_whole
+from matnet_tf.graphs import as_written
 from matnet_tf.measurement import batch_seeds, chosen_images, settings_of
 from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress
@@ -42,6 +43,7 @@ _STARTS = 10  # Of k-means, of which the best is taken.
 _BATCH = 100  # Images per bottom-up pass.
 
 
+@as_written
 def cluster(
     workdir: str | os.PathLike, config: ClusterConfig | None = None, data_dir: str = ""
 ) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from matnet_tf.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.config import EvaluateConfig
 from matnet_tf.evaluation_files import BatchFiles, PerImage, append_record, damaged, read_records
 from matnet_tf.files import write_whole
+from matnet_tf.graphs import as_written
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.progress import ImageProgress
@@ -79,6 +80,7 @@ def importance_weighted_bound(
     return _concatenate([part for parts in measured for part in parts])
 
 
+@as_written
 def evaluate(
     workdir: str | os.PathLike, config: EvaluateConfig, data_dir: str = "", num_devices: int = 0
 ) -> dict[str, Any]:

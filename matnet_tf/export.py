@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from matnet_tf import experiment, warm_up
 from matnet_tf.files import reason_of
+from matnet_tf.graphs import as_written
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model_card import model_card
 from matnet_tf.signatures import signatures_of
@@ -23,6 +24,7 @@ from matnet_tf.version import __version__
 __all__ = ["export", "save"]
 
 
+@as_written
 def export(workdir: str | os.PathLike, weights: str = "auto") -> str:
     """Writes the trained model of a work directory as a new version of its SavedModel.
 

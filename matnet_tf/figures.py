@@ -34,6 +34,7 @@ from matnet_tf import data, experiment, pictures
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.completions import completion_grid
 from matnet_tf.config import DataConfig, Experiment
+from matnet_tf.graphs import as_written
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.likelihoods import PIXELS
 from matnet_tf.model import MatNet
@@ -46,6 +47,7 @@ _COMPLETIONS, _IN_MEAN = 6, 100  # completions shown, and in their mean
 _TEMPERATURES = (1.0, 0.85, 0.7, 0.5, 0.25)
 
 
+@as_written
 def write_figures(
     workdir: str | os.PathLike,
     weights: str = "auto",

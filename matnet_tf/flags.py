@@ -161,9 +161,7 @@ def run(
             return 0
         values, keywords = parse(tree, extra, arguments)
         debug = keywords.pop("debug")
-        from matnet_tf.graphs import as_written
-
-        return as_written(main)(*values, **keywords) or 0
+        return main(*values, **keywords) or 0
     except Exception as error:
         if (line := _line_of(error)) is None:
             raise

@@ -34,6 +34,7 @@ from matnet_tf import data, experiment, image_files, tiling
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.contact_sheet import ContactSheet
 from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.graphs import as_written
 from matnet_tf.progress import ImageProgress
 from matnet_tf.serialization import to_dict
 from matnet_tf.tiling import impute_picture
@@ -44,6 +45,7 @@ __all__ = ["impute_files", "impute_picture"]
 _RECORD, _SHEET = "imputations.json", "contact_sheet.png"
 
 
+@as_written
 def impute_files(
     workdir: str | os.PathLike,
     images: str | os.PathLike | Sequence[str | os.PathLike],

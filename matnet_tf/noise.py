@@ -70,7 +70,7 @@ def seed_tensor(seed: Any, rows: int | None = None) -> tf.Tensor:
 
 def by_row(seed: tf.Tensor) -> bool:
     """Whether each row has a seed of its own."""
-    return seed.shape.rank == 2
+    return len(seed.shape) == 2
 
 
 def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:

@@ -38,6 +38,7 @@ from matnet_tf import data, experiment
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import DataConfig, Experiment, ScoreConfig
 from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.graphs import as_written
 from matnet_tf.measurement import batch_seeds, check_finite, chosen_images, settings_of
 from matnet_tf.model import MatNet
 from matnet_tf.progress import ImageProgress
@@ -115,6 +116,7 @@ def scored_data(run: DataConfig, changes: DataConfig | Mapping[str, Any]) -> Dat
     return from_dict(DataConfig, fields | dict(changes))
 
 
+@as_written
 def score(
     workdir: str | os.PathLike,
     config: ScoreConfig,

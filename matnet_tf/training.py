@@ -17,6 +17,7 @@ from matnet_tf.callbacks import Checkpointing, Progress, Schedules, Stops
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
 from matnet_tf.data import Split
+from matnet_tf.graphs import as_written
 from matnet_tf.model import MatNet
 from matnet_tf.monitoring import TrainingDiverged
 from matnet_tf.summaries import Summaries
@@ -26,6 +27,7 @@ __all__ = ["train"]
 _PICTURE_SEED = 0
 
 
+@as_written
 def train(
     config: Experiment, workdir: str | os.PathLike, started: float | None = None
 ) -> dict[str, Any]:

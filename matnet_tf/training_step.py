@@ -383,11 +383,20 @@ class TrainableBound(keras.Model):
         return since > 0 and since % self.regularizer_every == 0
 
     def _graph(self, function):
-        """`function` as a `tf.function`, made once."""
-        # A bound method is another object at each access, but an equal one.
-        if function not in self._graphs:
-            self._graphs[function] = graph(function)
-        return self._graphs[function]
+        """`function` as a `tf.function`, made once for each combination of its tensors' ranks.
+
+        One that met a seed of a batch, and then seeds of rows, would be traced for any rank.
+        """
+
+        def call(*arguments):
+            ranks = tuple(a.shape.rank for a in arguments if tf.is_tensor(a))
+            # A bound method is another object at each access, but an equal one.
+            key = function, ranks
+            if key not in self._graphs:
+                self._graphs[key] = graph(function)
+            return self._graphs[key](*arguments)
+
+        return call
 
 
 _SETTINGS = tuple(name for name in TrainableBound.__annotations__)

@@ -179,3 +179,18 @@ def test_seeds_that_do_not_fit_the_images_are_refused():
     for seed, got in (([1, 2], r"\[1, 2\]"), (1.5, "1.5"), (None, "None"), ([1, 2, 0.5], "0.5")):
         with pytest.raises(ValueError, match=f"seed must be a whole number, or 3 .* got .*{got}"):
             model("bernoulli").elbo(x, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["mixture", "local"])
+def test_a_graph_that_met_one_seed_takes_those_of_rows_for_what_they_are(name):
+    tf.config.run_functions_eagerly(False)  # The module's fixture ends with it so.
+    fresh = MatNet(model(name).config, seed=1)
+    (x,) = inputs(name, 3)
+    fresh.elbo(x, seed=0), fresh.sample(3, seed=0)
+    seeds = [4, 5, 4]
+    np.testing.assert_array_equal(
+        fresh.elbo(np.repeat(x[:1], 3, axis=0), seed=seeds).elbo[0],
+        fresh.elbo(np.repeat(x[:1], 3, axis=0), seed=seeds).elbo[2],
+    )
+    drawn = fresh.sample(3, seed=seeds).numpy()
+    np.testing.assert_array_equal(drawn[0], drawn[2])

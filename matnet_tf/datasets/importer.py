@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from matnet_tf.config import DataConfig
 from matnet_tf.datasets import cifar, folders, reading, sources, storage
 from matnet_tf.files import reason_of
+from matnet_tf.graphs import as_written
 
 __all__ = ["SOURCES", "Prepared", "in_tfds", "prepare"]
 
@@ -80,6 +81,7 @@ def in_tfds(name: str) -> bool:
     return True
 
 
+@as_written
 def prepare(
     config: DataConfig,
     source: str = "",
