@@ -37,8 +37,11 @@ def by_block(
       settings: scalars.
     """
     count = tf.shape(next(iter(rows.values())))[0]
-    blocks = -(-count // BLOCK)
-    index = tf.reshape(tf.minimum(tf.range(blocks * BLOCK), count - 1), [blocks, BLOCK])
+    # Without rows, which a check refuses, one block all the same: TensorFlow may look at shapes
+    # before the check, and has an error of its own for none.
+    blocks = tf.maximum(1, -(-count // BLOCK))
+    last = tf.maximum(0, count - 1)
+    index = tf.reshape(tf.minimum(tf.range(blocks * BLOCK), last), [blocks, BLOCK])
     specs = {n: tf.TensorSpec([BLOCK, *t.shape[1:]], t.dtype) for n, t in rows.items()}
     specs |= {n: tf.TensorSpec([], t.dtype) for n, t in settings.items()}
     concrete = graph(function).get_concrete_function(**specs)
