@@ -18,8 +18,9 @@ from matnet_tf.config import ModelConfig
 from matnet_tf.configured import Configured
 from matnet_tf.distributions import OwnDistribution
 from matnet_tf.graphs import graph
-from matnet_tf.likelihoods import Known, pixels_of
+from matnet_tf.likelihoods import Known
 from matnet_tf.noise import by_row, uniform
+from matnet_tf.pixels import pixels_of
 from matnet_tf.updates import activation_function, config_of
 
 tfd = tfp.distributions

@@ -98,8 +98,7 @@ class Checkpoints:
             path.rename(_free_name(path))
         if self._unreadable:
             left = list(self._paths().values())
-            newest = left[-1] if left else ""
-            tf.compat.v1.train.update_checkpoint_state(str(folder), newest, left)
+            tf.compat.v1.train.update_checkpoint_state(str(folder), left[-1] if left else "", left)
             self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), self._keep)
             self._unreadable = []
 

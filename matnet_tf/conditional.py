@@ -256,7 +256,7 @@ class ConditionalMatNet(Hierarchy):
             to predict.
         """
         x, mask = self.checked_inputs(x, mask)
-        return self._graph(self._elbo)(x, mask, seed_tensor(seed, x.shape[0]))
+        return self._graphs.of(self._elbo)(x, mask, seed_tensor(seed, x.shape[0]))
 
     def log_likelihood(
         self,
@@ -324,7 +324,7 @@ class ConditionalMatNet(Hierarchy):
         num_inferred = self.checked_inferred(num_inferred)
         x, mask = self.checked_inputs(x, mask)
         temperatures = self._temperatures(temperature)
-        return self._graph(self._reconstruct)(
+        return self._graphs.of(self._reconstruct)(
             x, mask, num_inferred, temperatures, seed_tensor(seed, x.shape[0])
         )
 
@@ -374,7 +374,7 @@ class ConditionalMatNet(Hierarchy):
         for first in range(0, num_samples, per_pass):
             k = min(per_pass, num_samples - first)
             piece = noise.of_samples(seed, first, k)
-            parts.append(self._graph(self._impute)(known, k, temperatures, piece, draw))
+            parts.append(self._graphs.of(self._impute)(known, k, temperatures, piece, draw))
         samples = parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
         # A mean of equal numbers may differ from them in the last bit.
         return Imputation(samples, known.paste(tf.reduce_mean(samples, axis=0)))

@@ -86,8 +86,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the trained model of a work directory, and adds a record to evaluation.json.
 
-    An interrupted evaluation goes on; one that is recorded already is not run again. Processes that
-    are given the same work share it; results depend neither on their number nor on that of devices.
+    An interrupted evaluation goes on; one that is recorded already is not run again, except for
+    batches whose files were lost or torn since. Processes that are given the same work share it;
+    results depend neither on their number nor on that of devices.
 
     Args:
       workdir: where `bin/train` ran.
@@ -114,16 +115,16 @@ def evaluate(
     settings = settings_of(config, loaded, data_config.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
     key = _key(settings)
+    folder = workdir / "evaluation" / key
+    measure = functools.partial(_measure, loaded.model, split, chosen, config, folder)
     for record in read_records(workdir):
         if record["key"] == key:
-            folder = workdir / "evaluation" / key
             if damaged(folder, -(-len(chosen) // config.batch_size)):
-                _measure(loaded.model, split, chosen, config, folder)
+                measure()
             print("evaluate: already in evaluation.json", file=sys.stderr)
             return record
-    folder = _folder(workdir, key, settings)
-    bounds, seconds = _measure(loaded.model, split, chosen, config, folder)
-    return append_record(workdir, _record(settings, bounds, seconds, loaded.model) | {"key": key})
+    _make(folder, settings)
+    return append_record(workdir, _record(settings, *measure(), loaded.model) | {"key": key})
 
 
 def _key(settings: dict[str, Any]) -> str:
@@ -131,12 +132,10 @@ def _key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _folder(workdir: pathlib.Path, key: str, settings: dict[str, Any]) -> pathlib.Path:
-    """The folder of an evaluation's results, made where it is not there."""
-    folder = workdir / "evaluation" / key
+def _make(folder: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Makes the folder of an evaluation's results where it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole({folder / "settings.json": (json.dumps(settings, indent=2) + "\n").encode()})
-    return folder
 
 
 # The bounds.

@@ -36,9 +36,9 @@ from matnet_tf.completions import completion_grid
 from matnet_tf.config import DataConfig, Experiment
 from matnet_tf.graphs import as_written
 from matnet_tf.hierarchy import Hierarchy
-from matnet_tf.likelihoods import PIXELS
 from matnet_tf.model import MatNet
 from matnet_tf.noise import seed_tensor
+from matnet_tf.pixels import PIXELS
 
 __all__ = ["write_figures"]
 

@@ -18,7 +18,6 @@ from matnet_tf.autoregression import LocalAutoregression
 from matnet_tf.bounds import Bound, StreamingLogMeanExp
 from matnet_tf.config import ModelConfig
 from matnet_tf.descent import Trace
-from matnet_tf.graphs import graph
 from matnet_tf.likelihoods import Likelihood
 from matnet_tf.network import state_shape
 from matnet_tf.training_step import TrainableBound
@@ -220,14 +219,12 @@ class Hierarchy(TrainableBound):
           arguments: of each call, at most as many as there are replicas.
         """
         if len(arguments) == 1:
-            return [self._graph(function)(*arguments[0])]
+            return [self._graphs.of(function)(*arguments[0])]
         strategy = self.distribute_strategy
         replicas = strategy.num_replicas_in_sync
         padded = [*arguments, *[arguments[-1]] * (replicas - len(arguments))]
-        key = "on_replicas", function
-        if key not in self._graphs:
-            self._graphs[key] = graph(lambda *own: strategy.run(function, args=own))
-        results = self._graphs[key](*_per_replica(strategy, padded))
+        together = self._graphs.of(function, lambda *own: strategy.run(function, args=own))
+        results = together(*_per_replica(strategy, padded))
         return _by_replica(strategy, results, replicas)[: len(arguments)]
 
     @property

@@ -65,7 +65,7 @@ class Levels(Hierarchy):
         """
         num_inferred = self.checked_inferred(num_inferred)
         x = self.checked(x)
-        return self._graph(self._reconstruct)(
+        return self._graphs.of(self._reconstruct)(
             x, num_inferred, self._temperatures(temperature), seed_tensor(seed, x.shape[0])
         )
 
@@ -116,12 +116,10 @@ class Levels(Hierarchy):
             rows = slice(first, min(first + self.samples_per_pass, num))
             own = tuple(z if z is None else z[rows] for z in latents)
             own_component = None if component is None else component[rows]
-            own_seed = seed[rows] if noise.by_row(seed) else seed
-            # Of the first pass it is the seed itself, of which few samples have always been drawn.
-            if first and not noise.by_row(seed):
-                own_seed = noise.fold_in(seed, first)
-            arguments = rows.stop - first, temperatures, own_seed, own, draw, own_component
-            parts.append(self._graph(self._sample)(*arguments))
+            count = rows.stop - first
+            own_seed = noise.of_pass(seed, first, count)
+            arguments = count, temperatures, own_seed, own, draw, own_component
+            parts.append(self._graphs.of(self._sample)(*arguments))
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
     def _sample(self, num, temperatures, seed, latents, draw, component):
@@ -215,7 +213,7 @@ class Levels(Hierarchy):
         self._require_mixture("assign")
         check_count("num_samples", num_samples)
         x = self.checked(x)
-        return self._graph(self._assign)(x, num_samples, seed_tensor(seed, x.shape[0]))
+        return self._graphs.of(self._assign)(x, num_samples, seed_tensor(seed, x.shape[0]))
 
     def _assign(self, x, num_samples, seed):
         top = self.watch(x).top

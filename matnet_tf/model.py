@@ -147,7 +147,7 @@ class MatNet(Levels):
           ValueError: if the images are not as the config says.
         """
         x = self.checked(x)
-        return self._graph(self._elbo)(x, seed_tensor(seed, x.shape[0]))
+        return self._graphs.of(self._elbo)(x, seed_tensor(seed, x.shape[0]))
 
     def log_likelihood(
         self,

@@ -110,7 +110,7 @@ def _deviations(loaded):
     config, train = loaded.model.config, loaded.experiment.train
     found = [
         (config.activation != "leaky_relu", f"activation {config.activation}, not leaky ReLU"),
-        (config.latent_scale != 1, f"latent parameters scaled by {config.latent_scale} at first"),
+        (True, f"one trained scalar, at first {config.latent_scale:g}, on all latent parameters"),
         (True, f"log-variances bounded to +-{config.log_var_bound:g} by a tanh"),
         (config.prior != "learned", f"prior {config.prior} at every level"),
         (not config.deterministic_paths, "no deterministic path down (a ladder)"),

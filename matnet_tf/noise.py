@@ -30,6 +30,7 @@ __all__ = [
     "draw_rows",
     "fold_in",
     "normal",
+    "of_pass",
     "of_samples",
     "of_walk",
     "seed_tensor",
@@ -98,6 +99,14 @@ def of_samples(seed: tf.Tensor, first: int | tf.Tensor, num: int | tf.Tensor) ->
     images = tf.shape(seed)[0]
     index = tf.repeat(tf.range(first, first + num), images)
     return fold_in(tf.tile(seed, [num, 1]), index)
+
+
+def of_pass(seed: tf.Tensor, first: int, num: int) -> tf.Tensor:
+    """The seed of rows `first` to `first + num - 1`: theirs, or the batch's with `first` in it."""
+    if by_row(seed):
+        return seed[first : first + num]
+    # Of the first pass it is the seed itself, of which few samples have always been drawn.
+    return fold_in(seed, first) if first else seed
 
 
 def of_walk(seed: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:

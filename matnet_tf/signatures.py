@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The signatures of a SavedModel: what a server offers, as functions of their inputs alone.
 
-B is any number of images up to `MOST_ROWS`; levels are called `00_top`, `01_7x7`, ..., top first;
-everything is in nats. Of an input "with a value of each image" a scalar does for all of them.
+B is any number of images up to `served_inputs.MOST_ROWS`; levels are called `00_top`, `01_7x7`,
+..., top first; everything is in nats. Of an input "with a value of each image" a scalar does for
+all of them.
 
     serving_default(images)         elbo, log_likelihood, kl_<level> [B]; reconstruction (not with
                                     the local autoregressive model, whose draw takes its time)
@@ -38,8 +39,8 @@ of one channel, white where known).
 `seed` and `num_inferred`, and `num_samples` of a bound, may have a value of each image.
 
 What an image gets depends on the image, its own seed and the other inputs, not on how many or
-which images share the batch, to the last bit: all is computed in blocks of `BLOCK` rows of images,
-the last filled up, each row with noise of its own. The methods of `MatNet`, and of
+which images share the batch, to the last bit: all is computed in `blocks` of rows, the last
+filled up, each row with noise of its own. The methods of `MatNet`, and of
 `ConditionalMatNet`, with the names of the signatures give the same for the same seeds, one for each
 image.
 """
@@ -59,7 +60,6 @@ from matnet_tf.graphs import graph
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.likelihoods import Known
 from matnet_tf.served_inputs import (
-    MOST_ROWS,
     MOST_SAMPLES,
     bytes_of,
     checked,
@@ -73,9 +73,10 @@ from matnet_tf.served_inputs import (
     shaped,
 )
 
-__all__ = ["BLOCK", "MOST_ROWS", "MOST_SAMPLES", "Signature", "signatures_of"]
+__all__ = ["Signature", "signatures_of"]
 
 _CHANNELS_OF_FILES = (1, 3, 4)
+_WHOLE, _REAL = tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.float32)
 
 
 class Signature(NamedTuple):
@@ -137,11 +138,7 @@ def _serving_default(model):
             outputs["reconstruction"] = model.images(trace, seed)
         return outputs
 
-    def serving_default(**inputs):
-        rows = checked(model, **inputs)
-        return by_block(block, rows | {"seed": seeds(0, count_of(rows))})
-
-    return Signature(serving_default, image_specs(model), {})
+    return _of_images(model, block, {})
 
 
 def _log_likelihood(model):
@@ -150,14 +147,8 @@ def _log_likelihood(model):
         bits = bits_per_dim(-nats, (_dims(*inputs.values()),), model.likelihood.pixels.bins)
         return {"log_likelihood": nats, "bits_per_dim": bits}
 
-    def log_likelihood(num_samples, seed, **inputs):
-        rows = checked(model, **inputs)
-        count = count_of(rows)
-        rows["num_samples"] = of_each("num_samples", num_samples, count, 1, MOST_SAMPLES)
-        return by_block(block, rows | {"seed": seeds(seed, count)})
-
-    specs = image_specs(model) | {"num_samples": _WHOLE, "seed": _WHOLE}
-    return Signature(log_likelihood, specs, {"num_samples": 100, "seed": 0})
+    defaults = {"num_samples": 100, "seed": 0}
+    return _of_images(model, block, defaults, num_samples=(1, MOST_SAMPLES))
 
 
 def _encode(model):
@@ -166,29 +157,16 @@ def _encode(model):
         means = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
         return means | {f"z_{level.name}": level.z for level in trace.levels}
 
-    def encode(seed, **inputs):
-        rows = checked(model, **inputs)
-        return by_block(block, rows | {"seed": seeds(seed, count_of(rows))})
-
-    return Signature(encode, image_specs(model) | {"seed": _WHOLE}, {"seed": 0})
+    return _of_images(model, block, {"seed": 0})
 
 
 def _reconstruct(model):
-    levels = model.config.num_levels
-
     def block(num_inferred, seed, **inputs):
         view = model.watch(*inputs.values())
         trace = model.walk(view, BLOCK, seed, num_inferred=num_inferred)
         return {"images": model.images(trace, seed)}
 
-    def reconstruct(num_inferred, seed, **inputs):
-        rows = checked(model, **inputs)
-        count = count_of(rows)
-        rows["num_inferred"] = of_each("num_inferred", num_inferred, count, 0, levels)
-        return by_block(block, rows | {"seed": seeds(seed, count)})
-
-    specs = image_specs(model) | {"num_inferred": _WHOLE, "seed": _WHOLE}
-    return Signature(reconstruct, specs, {"seed": 0})
+    return _of_images(model, block, {"seed": 0}, num_inferred=(0, model.config.num_levels))
 
 
 def _impute(model):
@@ -305,7 +283,32 @@ def _twin(model: Hierarchy, signature: Signature, kind: tf.DType) -> Signature:
 
 # What they share.
 
-_WHOLE, _REAL = tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.float32)
+
+def _of_images(
+    model: Hierarchy,
+    block: Callable[..., Outputs],
+    defaults: dict[str, Any],
+    **limits: tuple[int, int],
+) -> Signature:
+    """A signature of images, and masks if the model has them.
+
+    Args:
+      model: whose images they are.
+      block: what it does with a block of rows.
+      defaults: of `limits`' names, and of `seed`; without one there is no such input.
+      limits: least and most of whole numbers that may have a value of each image.
+    """
+
+    def of_images(seed=0, **inputs):
+        numbers = {name: inputs.pop(name) for name in limits}
+        rows = checked(model, **inputs)
+        count = count_of(rows)
+        for name, number in numbers.items():
+            rows[name] = of_each(name, number, count, *limits[name])
+        return by_block(block, rows | {"seed": seeds(seed, count)})
+
+    names = [*limits, *(name for name in defaults if name not in limits)]
+    return Signature(of_images, image_specs(model) | dict.fromkeys(names, _WHOLE), defaults)
 
 
 def _bound(

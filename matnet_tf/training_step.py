@@ -15,15 +15,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from matnet_tf.graphs import graph
+from matnet_tf.graphs import Graphs, graph
 from matnet_tf.inputs import EMPTY, OneClearError, check_specs
 from matnet_tf.loss_scaling import LossScale
 from matnet_tf.monitoring import BoundMetric, SkippedSteps
 from matnet_tf.optimization import Adam
+from matnet_tf.training_settings import check_settings
 
-__all__ = ["REGULARIZERS", "TrainableBound"]
+__all__ = ["TrainableBound"]
 
-REGULARIZERS = ("none", "free_energy", "sleep")
 _REGULARIZER_STREAM = 0x5EED  # Sets the noise of the guide's own updates apart from the data's.
 
 
@@ -55,7 +55,7 @@ class TrainableBound(keras.Model):
     def __init__(self, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
         self.seed = seed
-        self._graphs = {}
+        self._graphs = Graphs()
 
     def add_training_state(self, level_names) -> None:
         """Adds the step counter, the counts of skipped steps, the KL weight and the metric."""
@@ -122,7 +122,7 @@ class TrainableBound(keras.Model):
           ValueError: if a value is out of range.
         """
         settings = {name: value for name, value in locals().items() if name in _SETTINGS}
-        _check_settings(**settings)
+        check_settings(**settings)
         for name, value in settings.items():
             setattr(self, name, type(getattr(TrainableBound, name))(value))
         kwargs.setdefault("auto_scale_loss", False)  # `LossScale` does it.
@@ -382,49 +382,5 @@ class TrainableBound(keras.Model):
         since = int(self.step.numpy()) + 1 - self.regularizer_start
         return since > 0 and since % self.regularizer_every == 0
 
-    def _graph(self, function):
-        """`function` as a `tf.function`, made once for each combination of its tensors' ranks.
-
-        One that met a seed of a batch, and then seeds of rows, would be traced for any rank.
-        """
-
-        def call(*arguments):
-            ranks = tuple(a.shape.rank for a in arguments if tf.is_tensor(a))
-            # A bound method is another object at each access, but an equal one.
-            key = function, ranks
-            if key not in self._graphs:
-                self._graphs[key] = graph(function)
-            return self._graphs[key](*arguments)
-
-        return call
-
 
 _SETTINGS = tuple(name for name in TrainableBound.__annotations__)
-
-
-def _check_settings(
-    clip_norm: float,
-    skip_norm: float,
-    max_skipped: int,
-    entropy_penalty: float,
-    regularizer: str,
-    regularizer_start: int,
-    regularizer_every: int,
-    micro_batches: int,
-    **flags: bool,
-) -> None:
-    if not skip_norm > 0 or not clip_norm >= 0 or not max_skipped >= 1:
-        raise ValueError(
-            f"compile needs skip_norm > 0, clip_norm >= 0 and max_skipped >= 1; got "
-            f"{skip_norm}, {clip_norm} and {max_skipped}"
-        )
-    if not micro_batches >= 1:
-        raise ValueError(f"compile needs micro_batches >= 1; got {micro_batches}")
-    if not entropy_penalty >= 0:
-        raise ValueError(f"compile needs entropy_penalty >= 0; got {entropy_penalty}")
-    if regularizer not in REGULARIZERS or not regularizer_start >= 0 or not regularizer_every >= 1:
-        raise ValueError(
-            f"compile needs a regularizer of {', '.join(REGULARIZERS)}, regularizer_start >= 0 and "
-            f"regularizer_every >= 1; got {regularizer!r}, {regularizer_start} and "
-            f"{regularizer_every}"
-        )

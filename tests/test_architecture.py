@@ -16,7 +16,16 @@ FOUNDATION = ["config", "serialization"]
 TENSORS = [*FOUNDATION, "graphs", "noise", "configured", "distributions", "updates"]
 LAYERS = [*TENSORS, "joints", "layers"]
 PIXELS = [*TENSORS, "whitening"]
-NETWORK = [*LAYERS, "priors", "whitening", "likelihoods", "autoregression", "network", "descent"]
+NETWORK = [
+    *LAYERS,
+    "priors",
+    "whitening",
+    "pixels",
+    "likelihoods",
+    "autoregression",
+    "network",
+    "descent",
+]
 TRAINABLE = [
     *NETWORK,
     "bounds",
@@ -24,6 +33,7 @@ TRAINABLE = [
     "loss_scaling",
     "monitoring",
     "optimization",
+    "training_settings",
     "training_step",
 ]
 HIERARCHY = [*TRAINABLE, "hierarchy"]
@@ -64,8 +74,10 @@ MAY_IMPORT = {
     "layers": ["config", "distributions", "updates"],
     "configured": FOUNDATION,
     "whitening": ["updates"],
-    "likelihoods": PIXELS,
-    "autoregression": [*PIXELS, "likelihoods"],
+    "pixels": PIXELS,
+    "likelihoods": [*PIXELS, "pixels"],
+    "autoregression": [*PIXELS, "pixels", "likelihoods"],
+    "training_settings": [],
     "priors": ["distributions"],
     "network": [*LAYERS, "priors"],
     "descent": [*LAYERS, "likelihoods", "network"],
@@ -75,7 +87,8 @@ MAY_IMPORT = {
     "inputs": [],
     "loss_scaling": [],
     "training_step": [
-        *("bounds", "config", "graphs", "inputs", "loss_scaling", "monitoring", "optimization")
+        *("bounds", "config", "graphs", "inputs", "loss_scaling", "monitoring"),
+        *("optimization", "training_settings"),
     ],
     "hierarchy": TRAINABLE,
     "levels": HIERARCHY,
@@ -115,7 +128,7 @@ MAY_IMPORT = {
 # The only modules of the package that may import a third party. What is not listed is free.
 DATA_ROOMS = ["data", "datasets"]
 PROBABILITY_ROOMS = [
-    *("noise", "distributions", "whitening", "likelihoods", "autoregression", "network"),
+    *("noise", "distributions", "whitening", "pixels", "likelihoods", "autoregression", "network"),
     *("descent", "hierarchy"),
 ]
 ROOMS = {

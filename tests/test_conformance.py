@@ -18,9 +18,10 @@ from matnet_tf.conditional_stages import ConditionalStage
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.joints import FinalBottomUpModule, Resample, TopModule
 from matnet_tf.layers import BottomUpModule, MergeModule, TopDownModule
-from matnet_tf.likelihoods import Known, Likelihood, Logistic, Normal
+from matnet_tf.likelihoods import Known, Likelihood
 from matnet_tf.model import MatNet
 from matnet_tf.network import BottomUpNetwork, Guide, TopDownNetwork
+from matnet_tf.pixels import Logistic, Normal
 from matnet_tf.updates import GRUUpdate, ResidualUpdate
 from matnet_tf.whitening import Whitening
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf import inputs
-from matnet_tf.likelihoods import Bernoulli, Logistic
+from matnet_tf.pixels import Bernoulli, Logistic
 
 SHAPE = (3, 2, 2)
 PIXELS = Bernoulli(SHAPE)

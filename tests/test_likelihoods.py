@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from matnet_tf.bounds import bits_per_dim
 from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.likelihoods import PIXELS, Bernoulli, Likelihood, Logistic, Normal
+from matnet_tf.likelihoods import Likelihood
+from matnet_tf.pixels import PIXELS, Bernoulli, Logistic, Normal
 
 IMAGE = (4, 3, 2)
 SCALES = {"pixel": (4, 3, 2), "channel": (2,), "scalar": ()}

@@ -14,8 +14,9 @@ from matnet_tf import noise
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import ModelConfig, Stage
 from matnet_tf.distributions import GaussianMixture, IntegratedLogistic
-from matnet_tf.likelihoods import Completion, Known, Normal
+from matnet_tf.likelihoods import Completion, Known
 from matnet_tf.model import MatNet
+from matnet_tf.pixels import Normal
 
 tfd = tfp.distributions
 pytestmark = pytest.mark.usefixtures("module_eagerly")

@@ -78,7 +78,7 @@ def test_the_sleep_loss_is_that_of_the_latents_that_an_image_was_drawn_from():
 def test_many_steps_on_fantasies_bring_the_guide_nearer_to_the_models_posterior(kind):
     model = npm.randomize(MatNet(CONFIG))
     model.compile(Adam(0.02), regularizer=kind)
-    loss, step = model._graph(model.regularizer_loss), model._graph(model.regularizer_step)
+    loss, step = model._graphs.of(model.regularizer_loss), model._graphs.of(model.regularizer_step)
     seeds, x = [tf.constant([7, i]) for i in range(20)], tf.zeros([64, *CONFIG.image_shape])
     before = np.mean([loss((x,), seed) for seed in seeds])
     rest = bits(generator(model))
