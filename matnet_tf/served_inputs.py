@@ -44,6 +44,8 @@ def bytes_of(name: str, values: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         )
         return tf.ensure_shape(decoded, shape, name=f"{name}_of_{shape[0]}x{shape[1]}_pixels")
 
+    with tf.name_scope(f"shape_of_{name}"):
+        values = tf.ensure_shape(values, [None])
     return tf.map_fn(one, values, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 

@@ -3,7 +3,6 @@
 """The SavedModel: its signatures against the Python model, and how versions come about."""
 
 import json
-import pickle
 import re
 import subprocess
 import sys
@@ -11,135 +10,31 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from served_models import (
+    KINDS,
+    SLOW,
+    TWINS,
+    binary_images,
+    calls,
+    images_for,
+    make_model,
+    number,
+    quantiles,
+)
+from served_models import saved as shared
 
-from matnet_tf import export
-from matnet_tf.config import ModelConfig, Stage
-from matnet_tf.model import MatNet
 from matnet_tf.signatures import signatures_of
-
-SLOW = pytest.mark.slow
-DENSE, CONVOLUTIONAL = (Stage(1, 16, 4, 2),), (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2))
-TWINS = ("_uint8", "_serialized")
-LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
-KINDS = {
-    "dense mixture": {"stages": DENSE, "mixture_components": 3},
-    "convolutional logistic": {
-        "stages": CONVOLUTIONAL,
-        "likelihood": "logistic",
-        "likelihood_scale": "channel",
-    },
-    "whitened": {"stages": CONVOLUTIONAL, "likelihood": "normal", "whitening": True},
-    "local logistic": {"stages": DENSE, "likelihood": "logistic", **LOCAL},
-}
-BITS_OF_THE_DENSITY = {"bernoulli": 0, "logistic": 0, "normal": 8}
-NUM_SAMPLES = 23
-CHUNK = 20  # Small, so that the samples of a bound come in several chunks.
-
-
-def make_model(kind):
-    config = ModelConfig((8, 8, 1), top_latents=4, top_units=16, image_filters=8, **KINDS[kind])
-    model = MatNet(config)
-    model.adapt([images_for(model, 40)])
-    return model
-
-
-def images_for(model, count, seed=0):
-    levels = np.random.RandomState(seed).randint(0, 256, (count, 8, 8, 1))
-    binary = model.config.likelihood == "bernoulli"
-    return (levels > 178 if binary else levels / 255).astype(np.float32)
-
-
-def binary_images(count):
-    return (np.random.RandomState(0).rand(count, 8, 8, 1) < 0.3).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(kind, marks=SLOW) for kind in KINDS])
 def saved(request, tmp_path_factory):
-    """A model and the path of its SavedModel."""
-    model = make_model(request.param)
-    path = tmp_path_factory.mktemp("saved") / "1"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MatNet, "samples_per_pass", CHUNK)
-        export.save(model, path)
-    return model, path
+    """A model, its SavedModel, and requests with answers."""
+    return shared(request.param, make_model(request.param), calls, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def signatures(saved):
-    return tf.saved_model.load(str(saved[1])).signatures
-
-
-def number(value):
-    return np.int32(value)
-
-
-def calls_with_images(model, inputs, dims):
-    """Requests `(signature, inputs)` with what the Python model answers.
-
-    `inputs` are images, or images and masks, by their names; `dims` is how many values of each
-    image the model predicts.
-    """
-    given, more_bits = inputs.values(), BITS_OF_THE_DENSITY[model.config.likelihood]
-    count = len(inputs["images"])
-    zeros, equal, rising = [0] * count, [4] * count, list(range(3, 3 + count))
-    bound, trace = model.elbo(*given, seed=zeros), model.infer(*given, seed=equal)
-    expected = {"elbo": bound.elbo, "log_likelihood": bound.log_likelihood}
-    expected |= {f"kl_{level}": kl for level, kl in bound.kl.items()}
-    if not model.config.autoregressive:
-        expected["reconstruction"] = model.reconstruct(*given, seed=zeros)
-    yield "serving_default", inputs, expected
-    nats = model.log_likelihood(*given, NUM_SAMPLES, seed=rising, chunk=CHUNK)
-    bits = -nats / (dims * np.log(2)) + more_bits
-    samples = {"num_samples": number(NUM_SAMPLES), "seed": np.int32(rising)}
-    yield "log_likelihood", inputs | samples, {"log_likelihood": nats, "bits_per_dim": bits}
-    z = {f"z_{level.name}": level.z for level in trace.levels}
-    loc = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
-    yield "encode", inputs | {"seed": number(4)}, z | loc
-    for num_inferred in range(model.config.num_levels + 1):
-        settings = {"num_inferred": number(num_inferred), "seed": np.int32(rising)}
-        expected = model.reconstruct(*given, num_inferred, seed=rising)
-        yield "reconstruct", inputs | settings, {"images": expected}
-
-
-def calls(model):
-    """Requests with the answers."""
-    x = images_for(model, 5)
-    yield from calls_with_images(model, {"images": x}, 64)
-    trace = model.infer(x, seed=4)
-    z = {f"z_{level.name}": level.z.numpy() for level in trace.levels}
-    images = model.decode(trace.z, seed=[0] * len(x))
-    yield "decode", z, {"images": images} | parameters(model, trace)
-    inputs = {"num": number(6), "temperature": np.float32(0.7), "seed": number(2)}
-    seeds = list(range(2, 8))
-    yield "sample", inputs, {"images": model.sample(6, temperature=0.7, seed=seeds)}
-    if model.config.mixture_components:
-        drawn = model.sample(6, temperature=0.7, seed=seeds, component=1)
-        yield "sample_component", inputs | {"component": number(1)}, {"images": drawn}
-
-
-def parameters(model, trace):
-    """Those of p(x | z), from the distribution itself."""
-    if model.config.autoregressive:
-        return {}
-    p_x = model.p_x(trace)
-    if model.config.likelihood == "normal" and model.config.whitening:
-        return {"loc": p_x.distribution.mean(), "scale": p_x.distribution.stddev()}
-    values = p_x.distribution
-    if model.config.likelihood == "bernoulli":
-        return {"logits": values.logits}
-    return {"loc": values.loc, "scale": values.scale + tf.zeros_like(values.loc)}
-
-
-def answers(model, calls):
-    """What `calls` gives, without tracing: only the signatures have to be graphs.
-
-    The loops of the local model are longer than its tracing.
-    """
-    tf.config.run_functions_eagerly(not model.config.autoregressive)
-    try:
-        return list(calls(model))
-    finally:
-        tf.config.run_functions_eagerly(False)
+    return tf.saved_model.load(str(saved.path)).signatures
 
 
 def with_twins(signatures):
@@ -190,7 +85,7 @@ def stored_sizes(path):
 
 
 def test_the_saved_model_holds_the_weights_of_the_model_and_nothing_of_training(saved):
-    model, path = saved
+    model, path, _ = saved
     statistics = []  # Of whitening: mean, matrix and its inverse, log-determinant, count.
     if model.config.whitening:
         statistics = [64, 64 * 64, 64 * 64, 1, 1]
@@ -216,15 +111,6 @@ def test_no_signature_runs_python_touches_files_or_draws_from_a_state(signatures
         found = {node.op for node in nodes}
         assert "Assert" in found or name.startswith("decode")
         assert not {op for op in found if FORBIDDEN.fullmatch(op)}
-
-
-def quantiles(model):
-    """How much of an output must be equal, where not all of it has to be.
-
-    A draw of a level may be the next one where two computations differ in the last bit.
-    """
-    draws = {"images": 0.98, "samples": 0.98, "mean": 0.9}
-    return draws if model.config.autoregressive else {}
 
 
 # It runs without the repository on its path, and cannot import these even where installed.
@@ -258,17 +144,12 @@ print(json.dumps(differences))
 """
 
 
-def differences_in_a_fresh_process(model, path, calls, folder):
+def differences_in_a_fresh_process(saved, folder):
     """How far the answers are from the model's, `(signature, output, difference)`."""
-    requests = [
-        (name, inputs, {key: np.asarray(value) for key, value in expected.items()})
-        for name, inputs, expected in answers(model, calls)
-    ]
-    (folder / "requests").write_bytes(pickle.dumps(requests))
     done = subprocess.run(
         [
-            *(sys.executable, "-I", "-c", FRESH_PROCESS, str(path), str(folder / "requests")),
-            json.dumps(quantiles(model)),
+            *(sys.executable, "-I", "-c", FRESH_PROCESS, saved.path, saved.requests),
+            json.dumps(quantiles(saved.model)),
         ],
         capture_output=True,
         text=True,
@@ -280,7 +161,7 @@ def differences_in_a_fresh_process(model, path, calls, folder):
 
 
 def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
-    differences = differences_in_a_fresh_process(*saved, calls, tmp_path)
+    differences = differences_in_a_fresh_process(saved, tmp_path)
     asked = {name for name, *_ in differences}
     assert asked == {name for name in signatures_of(saved[0]) if not name.endswith(TWINS)}
     assert max(difference for *_, difference in differences) < 1e-5, differences
@@ -310,7 +191,7 @@ def test_an_image_gets_the_same_bytes_whoever_shares_its_batch(saved, signatures
 
 
 def test_inputs_with_defaults_may_be_left_out_of_a_session(saved):
-    model, path = saved
+    model, path, _ = saved
     x = images_for(model, 2)
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))

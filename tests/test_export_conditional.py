@@ -6,20 +6,13 @@ import numpy as np
 import numpy_matnet as npm
 import pytest
 import tensorflow as tf
+from served_models import CHUNK, LOCAL, NUM_SAMPLES, answers, calls_with_images, number
+from served_models import saved as shared
 from test_bin import run
-from test_export import (
-    CHUNK,
-    LOCAL,
-    NUM_SAMPLES,
-    answers,
-    calls_with_images,
-    differences_in_a_fresh_process,
-    number,
-    stored_sizes,
-)
+from test_export import differences_in_a_fresh_process, stored_sizes
 from work_directories import write_run
 
-from matnet_tf import experiment, export
+from matnet_tf import experiment
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import DataConfig, Experiment, ModelConfig, Stage
 from matnet_tf.signatures import signatures_of
@@ -101,21 +94,19 @@ def completions(model, x, mask, num_samples, seed):
 
 @pytest.fixture(scope="module", params=[pytest.param(kind, marks=SLOW) for kind in KINDS])
 def saved(request, tmp_path_factory):
-    """A model and the path of its SavedModel."""
+    """A model, its SavedModel, and requests with answers."""
     model = make_model(**KINDS[request.param])
-    path = tmp_path_factory.mktemp("saved") / "1"
-    export.save(model, path)
-    return model, path
+    return shared(f"conditional {request.param}", model, calls, tmp_path_factory)
 
 
 def test_a_process_without_the_package_gives_what_the_model_gives(saved, tmp_path):
-    differences = differences_in_a_fresh_process(*saved, calls, tmp_path)
+    differences = differences_in_a_fresh_process(saved, tmp_path)
     assert {name for name, *_ in differences} == set(SETTINGS)
     assert max(difference for *_, difference in differences) < 1e-5, differences
 
 
 def test_every_signature_names_its_inputs_and_outputs(saved):
-    model, path = saved
+    model, path, _ = saved
     levels = model.config.level_names
     z, loc, kl = ([f"{kind}_{level}" for level in levels] for kind in ("z", "loc", "kl"))
     mean = [] if model.config.autoregressive else ["reconstruction"]
@@ -138,7 +129,7 @@ def test_every_signature_names_its_inputs_and_outputs(saved):
 
 
 def test_the_saved_model_holds_the_weights_of_the_model(saved):
-    model, path = saved
+    model, path, _ = saved
     assert stored_sizes(path) == sorted(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_export import SLOW, binary_images
+from served_models import SLOW, binary_images
 from work_directories import save_checkpoint
 
 from matnet_tf import experiment, export

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Asks a served MatNet over gRPC; needs the package `tensorflow-serving-api` (extra `serving`).
+
+    python examples/grpc_client.py status
+    python examples/grpc_client.py log_likelihood_serialized images=@a.png images=@b.png
+    python examples/grpc_client.py sample num=4 temperature=0.9 seed=7
+    python examples/grpc_client.py encode images=@images.npy
+
+Inputs are `name=value`: the value is JSON, or `@` and a file: of NumPy (.npy), or a PNG or JPEG
+picture, of which there may be several. What is left out has its default. Prints the outputs as
+JSON. Exit status: 0; 1 if the server refused or is not there; 2 for a wrong command line.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+TIMEOUT = 600  # seconds, of one request
+MOST_BYTES = 1 << 30  # of one message; gRPC alone would stop at 4 MiB
+
+
+class GrpcClient:
+    """A model on a server. What goes wrong is a `grpc.RpcError`, with the server's own words.
+
+    Args:
+      address: of the server, such as localhost:8500.
+      model: the name that it is served under.
+      version: a number; the newest by default.
+    """
+
+    def __init__(self, address="localhost:8500", model="matnet", version=None):
+        sizes = [(f"grpc.max_{way}_message_length", MOST_BYTES) for way in ("send", "receive")]
+        self._channel = grpc.insecure_channel(address, options=sizes)
+        self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._model, self._version = model, version
+        self._signatures = None
+
+    def status(self):
+        """The states of the model's versions, as the server gives them."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = self._model
+        service = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        answer = service.GetModelStatus(request, timeout=TIMEOUT)
+        return json_format.MessageToDict(answer, preserving_proto_field_name=True)
+
+    def signatures(self):
+        """The SignatureDefs by name."""
+        if self._signatures is None:
+            request = get_model_metadata_pb2.GetModelMetadataRequest()
+            self._name(request.model_spec)
+            request.metadata_field.append("signature_def")
+            answer = self._service.GetModelMetadata(request, timeout=TIMEOUT)
+            found = get_model_metadata_pb2.SignatureDefMap()
+            answer.metadata["signature_def"].Unpack(found)
+            self._signatures = found.signature_def
+        return self._signatures
+
+    def predict(self, signature="serving_default", **inputs):
+        """The outputs of a signature by name, as arrays.
+
+        Args:
+          signature: its name.
+          **inputs: what NumPy makes arrays of; bytes where the signature takes files.
+        """
+        request = predict_pb2.PredictRequest()
+        self._name(request.model_spec)
+        request.model_spec.signature_name = signature
+        known = self.signatures()[signature].inputs if signature in self.signatures() else {}
+        for name, value in inputs.items():
+            dtype = tf.as_dtype(known[name].dtype) if name in known else None
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
+        answer = self._service.Predict(request, timeout=TIMEOUT)
+        return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
+
+    def _name(self, spec):
+        spec.name = self._model
+        if self._version is not None:
+            spec.version.value = self._version
+
+
+def file(path):
+    """A picture's bytes, as a `..._serialized` signature takes them."""
+    return pathlib.Path(path).read_bytes()
+
+
+def parsed(arguments):
+    """Inputs by name, from `name=value`."""
+    inputs = {}
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if not separator or not name:
+            raise ValueError(f"inputs are name=value; got {argument!r}")
+        try:
+            if not value.startswith("@"):
+                inputs[name] = json.loads(value)
+            elif value.endswith(".npy"):
+                inputs[name] = np.load(value[1:], allow_pickle=False)
+            else:
+                inputs.setdefault(name, []).append(file(value[1:]))
+        except ValueError as error:
+            raise ValueError(f"{name} is neither JSON nor @ and a file: {error}") from None
+    return inputs
+
+
+def main(arguments=None):
+    """Prints what the server answers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--address", default="localhost:8500")
+    parser.add_argument("--model", default="matnet")
+    parser.add_argument("--version", type=int)
+    parser.add_argument("signature", help="its name, or `status`")
+    parser.add_argument("inputs", nargs="*", metavar="name=value")
+    given = parser.parse_args(arguments)
+    try:
+        inputs = parsed(given.inputs)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    client = GrpcClient(given.address, given.model, given.version)
+    try:
+        if given.signature == "status":
+            print(json.dumps(client.status()))
+        else:
+            outputs = client.predict(given.signature, **inputs)
+            print(json.dumps({name: value.tolist() for name, value in outputs.items()}))
+    except grpc.RpcError as error:
+        print(f"grpc_client: {error.code().name}: {error.details()}", file=sys.stderr)
+        return 1
+    except (TypeError, ValueError) as error:  # The values are not of the input's type.
+        print(f"grpc_client: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
