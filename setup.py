@@ -35,12 +35,14 @@ setuptools.setup(
     ],
     extras_require={
         "benchmarks": ["scikit-image==0.26.0"],
-        "serving": ["tensorflow-serving-api==2.21.0"],  # messages for warm-up requests
+        # Messages for warm-up requests and the gRPC client; the REST client.
+        "serving": ["requests==2.34.2", "tensorflow-serving-api==2.21.0"],
         "test": [
             "dill==0.4.1",
             "hypothesis==6.170.17",
             "pytest==9.2.0",
             "pytest-xdist==3.8.0",
+            "requests==2.34.2",
             "ruff==0.17.6",
             "tensorflow-serving-api==2.21.0",
         ],
