@@ -5,11 +5,15 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
+import served_models
+import test_export_conditional as conditional
 
 from matnet_tf import devices
+from matnet_tf.signatures import signatures_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -70,3 +74,29 @@ def test_the_slurm_job_is_queued_again_only_when_it_may_resume(slurm):
     assert status == 75 and calls[-1] == "requeue 17"
     status, _, calls = slurm(2, "--workdir=/shared/a")
     assert status == 2 and calls[-1] == "show hostnames node-[a-b]"
+
+
+# Requests of the page on serving: signature and names of inputs, by interface.
+
+SERVING = (ROOT / "examples" / "serving.md").read_text("utf-8")
+OVER_REST = [
+    (found[1] or "serving_default", re.findall(r'"(\w+)": ', found[2]))
+    for found in re.finditer(r'`\{(?:"signature_name": "(\w+)", )?"inputs": \{(.*?)\}\}`', SERVING)
+]
+OVER_GRPC = [
+    (found[1], re.findall(r"(\w+)=", found[2]))
+    for found in re.finditer(r'^client\.predict\("(\w+)", (.*)\)$', SERVING, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("requests", [OVER_REST, OVER_GRPC], ids=["rest", "grpc"])
+def test_the_page_on_serving_has_a_request_for_every_signature(requests):
+    completing = conditional.make_model(stages=conditional.DENSE)
+    model = served_models.make_model("dense mixture")
+    # Those of both are without the mask, which the page does not repeat.
+    found = {n: s.specs for m in (completing, model) for n, s in signatures_of(m).items()}
+    assert {n for n in found if not n.endswith(served_models.TWINS)} <= set(dict(requests))
+    for name, inputs in requests:
+        # Of latents the page shows two levels.
+        expected = ["z_00_top", "z_01_fc"] if name == "decode" else found[name]
+        assert sorted(inputs) == sorted(expected), name

@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_an_export_has_its_config_and_its_origin_beside_it(workdir, quick_save):
 
 
 @SLOW
-def test_an_export_is_a_saved_model_of_the_weights_of_the_run(workdir):
+def test_an_export_is_a_saved_model_of_the_weights_of_the_run(workdir, tmp_path):
     path = export.export(workdir, weights="averaged")
     assert tf.saved_model.contains_saved_model(path)
     assert (workdir / "export" / "1" / "assets.extra" / "config.json").is_file()
@@ -66,6 +67,19 @@ def test_an_export_is_a_saved_model_of_the_weights_of_the_run(workdir):
     answer = tf.saved_model.load(path).signatures["serving_default"](images=x)
     expected = experiment.load(workdir, "averaged").model.elbo(x, seed=[0, 0])
     np.testing.assert_allclose(answer["elbo"], expected.elbo, rtol=1e-5)
+    # TensorFlow's own program for SavedModels.
+    (tmp_path / "out").mkdir()
+    subprocess.run(
+        [
+            *(Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", path),
+            *("--tag_set", "serve", "--signature_def", "sample", "--outdir", tmp_path / "out"),
+            *("--input_exprs", "num=3;temperature=1.0;seed=5"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    drawn = experiment.load(workdir, "averaged").model.sample(3, seed=[5, 6, 7])
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "images.npy"), drawn, rtol=1e-5)
 
 
 def test_a_model_card_says_which_bounds_were_measured_with_these_weights(workdir, quick_save):

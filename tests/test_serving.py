@@ -368,6 +368,7 @@ def test_versions_come_and_go_under_load_without_a_failed_request(exported, tmp_
     (workdir / "export" / "1" / "assets.extra" / "tf_serving_warmup_requests").unlink()
     server = start(workdir, tmp_path)
     ended, answered = threading.Event(), []
+    first = server.client("grpc").predict("sample", num=3, seed=8)["images"]
 
     def load(kind):
         client = server.client(kind)
@@ -394,4 +395,6 @@ def test_versions_come_and_go_under_load_without_a_failed_request(exported, tmp_
         for future in loads:
             future.result(PATIENCE)
     assert all(answered)
+    again = client.predict("sample", num=3, seed=8)["images"]  # After a reload of version 1.
+    assert again.tobytes() == first.tobytes()
     stop(server)
