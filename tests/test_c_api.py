@@ -17,7 +17,7 @@ from matnet_tf.signatures import signatures_of
 pytestmark = pytest.mark.skipif(c_session.COMPILER is None, reason="there is no C compiler")
 INVALID_ARGUMENT = 3
 # Every signature is in one of these; BUILD_NOTES.md has the other kinds' figures.
-MODELS = [("", "dense mixture"), ("", "convolutional logistic"), ("conditional", "bernoulli")]
+MODELS = [("", "dense mixture"), ("conditional", "bernoulli")]
 
 
 @pytest.fixture(scope="module")
