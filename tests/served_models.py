@@ -5,6 +5,7 @@
 Saving one takes longer than most tests: the processes of a run share what one of them saved.
 """
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -64,6 +65,18 @@ class Saved(NamedTuple):
     requests: Path
 
 
+@contextlib.contextmanager
+def alone_in(name, tmp_path_factory):
+    """A folder that the processes of a run share, while no other of them is here."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = folder / "served" / name.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder
+
+
 def saved(name, model, calls, tmp_path_factory):
     """A model's SavedModel and requests, written by the first process that asks for this name.
 
@@ -73,13 +86,8 @@ def saved(name, model, calls, tmp_path_factory):
       calls: of the model: gives requests with answers, see `calls`.
       tmp_path_factory: of pytest.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = folder / "served" / name.replace(" ", "_")
-    folder.mkdir(parents=True, exist_ok=True)
-    found = Saved(model, folder / "1", folder / "requests")
-    with (folder / "lock").open("w") as file, pytest.MonkeyPatch.context() as patch:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with alone_in(name, tmp_path_factory) as folder, pytest.MonkeyPatch.context() as patch:
+        found = Saved(model, folder / "1", folder / "requests")
         if not found.requests.exists():
             # Small, so that the samples of a bound come in several passes.
             patch.setattr(type(model), "samples_per_pass", CHUNK)
