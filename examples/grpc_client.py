@@ -13,7 +13,6 @@ picture, of which there may be several. What is left out has its default. Prints
 JSON. Exit status: 0; 1 if the server refused or is not there; 2 for a wrong command line.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import command_line
 import grpc
 import numpy as np
 import tensorflow as tf
@@ -101,51 +101,31 @@ def file(path):
     return pathlib.Path(path).read_bytes()
 
 
-def parsed(arguments):
-    """Inputs by name, from `name=value`."""
-    inputs = {}
-    for argument in arguments:
-        name, separator, value = argument.partition("=")
-        if not separator or not name:
-            raise ValueError(f"inputs are name=value; got {argument!r}")
-        try:
-            if not value.startswith("@"):
-                inputs[name] = json.loads(value)
-            elif value.endswith(".npy"):
-                inputs[name] = np.load(value[1:], allow_pickle=False)
-            else:
-                inputs.setdefault(name, []).append(file(value[1:]))
-        except ValueError as error:
-            raise ValueError(f"{name} is neither JSON nor @ and a file: {error}") from None
-    return inputs
+def read(path):
+    """A file's array, or a picture, of which there may be several."""
+    return (
+        (np.load(path, allow_pickle=False), False) if path.endswith(".npy") else (file(path), True)
+    )
 
 
 def main(arguments=None):
-    """Prints what the server answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--address", default="localhost:8500")
-    parser.add_argument("--model", default="matnet")
-    parser.add_argument("--version", type=int)
-    parser.add_argument("signature", help="its name, or `status`")
-    parser.add_argument("inputs", nargs="*", metavar="name=value")
-    given = parser.parse_args(arguments)
-    try:
-        inputs = parsed(given.inputs)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    client = GrpcClient(given.address, given.model, given.version)
+    """Prints what the server answers; gives the exit status."""
+    line, default = __doc__.splitlines()[0], "localhost:8500"
+    given = command_line.parsed(line, "--address", default, read, arguments)
+    client = GrpcClient(given.where, given.model, given.version)
     try:
         if given.signature == "status":
-            print(json.dumps(client.status()))
+            answer = client.status()
         else:
-            outputs = client.predict(given.signature, **inputs)
-            print(json.dumps({name: value.tolist() for name, value in outputs.items()}))
+            outputs = client.predict(given.signature, **given.inputs)
+            answer = {name: value.tolist() for name, value in outputs.items()}
     except grpc.RpcError as error:
         print(f"grpc_client: {error.code().name}: {error.details()}", file=sys.stderr)
         return 1
     except (TypeError, ValueError) as error:  # The values are not of the input's type.
         print(f"grpc_client: {error}", file=sys.stderr)
         return 2
+    print(json.dumps(answer))
     return 0
 
 

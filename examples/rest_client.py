@@ -15,12 +15,12 @@ outputs as JSON. Exit status: 0; 1 if the server refused or is not there; 2 for 
 line.
 """
 
-import argparse
 import base64
 import json
 import pathlib
 import sys
 
+import command_line
 import requests
 
 TIMEOUT = 600  # seconds, of one request
@@ -107,43 +107,23 @@ def _number(tensor):
     return next(value for key, value in tensor.items() if key.endswith("_val"))[0]
 
 
-def parsed(arguments):
-    """Inputs by name, from `name=value`."""
-    inputs = {}
-    for argument in arguments:
-        name, separator, value = argument.partition("=")
-        if not separator or not name:
-            raise ValueError(f"inputs are name=value; got {argument!r}")
-        if value.startswith("@") and not value.endswith(".json"):
-            inputs.setdefault(name, []).append(file(value[1:]))
-            continue
-        text = pathlib.Path(value[1:]).read_text("utf-8") if value.startswith("@") else value
-        try:
-            inputs[name] = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{name} is neither JSON nor @ and a file: {error}") from None
-    return inputs
+def read(path):
+    """A file's JSON, or a picture, of which there may be several."""
+    if path.endswith(".json"):
+        return json.loads(pathlib.Path(path).read_text("utf-8")), False
+    return file(path), True
 
 
 def main(arguments=None):
-    """Prints what the server answers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", default="http://localhost:8501")
-    parser.add_argument("--model", default="matnet")
-    parser.add_argument("--version", type=int)
-    parser.add_argument("signature", help="its name, or `status`")
-    parser.add_argument("inputs", nargs="*", metavar="name=value")
-    given = parser.parse_args(arguments)
-    try:
-        inputs = parsed(given.inputs)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    client = RestClient(given.url, given.model, given.version)
+    """Prints what the server answers; gives the exit status."""
+    line, default = __doc__.splitlines()[0], "http://localhost:8501"
+    given = command_line.parsed(line, "--url", default, read, arguments)
+    client = RestClient(given.where, given.model, given.version)
     try:
         if given.signature == "status":
             print(json.dumps(client.status()))
         else:
-            print(json.dumps(client.predict(given.signature, **inputs)))
+            print(json.dumps(client.predict(given.signature, **given.inputs)))
     except (Refused, requests.RequestException) as error:
         print(f"rest_client: {error}", file=sys.stderr)
         return 1

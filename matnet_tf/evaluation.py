@@ -105,8 +105,8 @@ def evaluate(
       OSError: if results cannot be written.
     """
     workdir, strategy = pathlib.Path(workdir), devices.local_strategy(num_devices)
-    data_config = experiment.read(workdir).data
-    data_config = dataclasses.replace(data_config, dir=data_dir or data_config.dir)
+    run = experiment.read(workdir)
+    data_config = dataclasses.replace(run.data, dir=data_dir or run.data.dir)
     read_records(workdir)  # A file that could not be added to must show before the work.
     split = data.load(data_config, config.split)
     chosen = chosen_images(config, split.num_images)
@@ -117,12 +117,11 @@ def evaluate(
     key = _key(settings)
     folder = workdir / "evaluation" / key
     measure = functools.partial(_measure, loaded.model, split, chosen, config, folder)
-    for record in read_records(workdir):
-        if record["key"] == key:
-            if damaged(folder, -(-len(chosen) // config.batch_size)):
-                measure()
-            print("evaluate: already in evaluation.json", file=sys.stderr)
-            return record
+    if recorded := [record for record in read_records(workdir) if record["key"] == key]:
+        if damaged(folder, -(-len(chosen) // config.batch_size)):
+            measure()
+        print("evaluate: already in evaluation.json", file=sys.stderr)
+        return recorded[0]
     _make(folder, settings)
     return append_record(workdir, _record(settings, *measure(), loaded.model) | {"key": key})
 

@@ -114,11 +114,9 @@ class Levels(Hierarchy):
         parts = []
         for first in range(0, num, self.samples_per_pass):
             rows = slice(first, min(first + self.samples_per_pass, num))
-            own = tuple(z if z is None else z[rows] for z in latents)
-            own_component = None if component is None else component[rows]
-            count = rows.stop - first
-            own_seed = noise.of_pass(seed, first, count)
-            arguments = count, temperatures, own_seed, own, draw, own_component
+            *own, own_component = (t if t is None else t[rows] for t in (*latents, component))
+            own_seed = noise.of_pass(seed, first, rows.stop - first)
+            arguments = rows.stop - first, temperatures, own_seed, tuple(own), draw, own_component
             parts.append(self._graphs.of(self._sample)(*arguments))
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 

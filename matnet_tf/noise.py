@@ -154,7 +154,7 @@ def draw_rows(distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
     # TFP has several classes for Independent, of which one is public.
     if hasattr(distribution, "reinterpreted_batch_ndims"):
         return draw_rows(distribution.distribution, seed)
-    raise NotImplementedError(f"no way to draw from {type(distribution).__name__} by rows")
+    raise TypeError(f"no way to draw from {type(distribution).__name__} by rows")
 
 
 @draw_rows.register

@@ -9,7 +9,6 @@ gRPC at MATNET_SERVING_GRPC (localhost:8500).
 """
 
 import concurrent.futures
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,9 +20,11 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+import grpc_client
 import numpy as np
 import pytest
 import requests
+import rest_client
 import tensorflow as tf
 from served_models import DENSE, alone_in, answers, binary_images, calls, quantiles
 from work_directories import write_run
@@ -33,23 +34,12 @@ from matnet_tf.config import Experiment, ModelConfig
 from matnet_tf.signatures import signatures_of
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("tensorflow_serving.apis")
 
 TESTS = pathlib.Path(__file__).resolve().parent
 EXAMPLES = TESTS.parent / "examples"
 STOCK = os.environ.get("MATNET_SERVING_URL")
 OURS_ALONE = pytest.mark.skipif(bool(STOCK), reason="it needs a server of its own")
 PATIENCE = 300
-
-
-def load_example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-rest_client, grpc_client = load_example("rest_client"), load_example("grpc_client")
 
 
 class Server(NamedTuple):
@@ -61,10 +51,6 @@ class Server(NamedTuple):
     workdir: pathlib.Path
     process: Any = None
     log: pathlib.Path | None = None
-
-    @property
-    def export(self):
-        return self.workdir / "export"
 
     def client(self, kind, **choices):
         if kind == "rest":
