@@ -21,7 +21,7 @@ from matnet_tf.graphs import graph
 from matnet_tf.likelihoods import Known
 from matnet_tf.noise import by_row, uniform
 from matnet_tf.pixels import pixels_of
-from matnet_tf.updates import activation_function, config_of
+from matnet_tf.updates import Conv2D, activation_function, config_of
 
 tfd = tfp.distributions
 
@@ -135,10 +135,10 @@ class LocalAutoregression(Configured):
             # A fully connected state has no place for each pixel: it is spread over a map first.
             self.spread = keras.layers.Dense(height * width * config.image_filters, name="spread")
         total = sum(convolution.width for convolution in self.convolutions)
-        self.context = keras.layers.Conv2D(total, 1, name="context")
+        self.context = Conv2D(total, 1, name="context")
         self.known_context = None
         if config.conditional_stages:
-            self.known_context = keras.layers.Conv2D(
+            self.known_context = Conv2D(
                 total, size, padding="same", use_bias=False, name="known_context"
             )
 

@@ -25,7 +25,7 @@ import tensorflow as tf
 from matnet_tf.checkpoints import Checkpoints
 from matnet_tf.conditional import ConditionalMatNet
 from matnet_tf.config import Experiment, TrainConfig
-from matnet_tf.files import lock, write_whole
+from matnet_tf.files import config_path, lock, write_whole
 from matnet_tf.formats import FORMAT_VERSION, upgraded
 from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model import MatNet
@@ -181,9 +181,7 @@ def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _record(workdir: str | os.PathLike) -> dict[str, Any]:
     """What is in config.json."""
-    path = pathlib.Path(workdir) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{workdir} is not a work directory: it has no config.json")
+    path = config_path(workdir)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version, values = record["format_version"], record["experiment"]

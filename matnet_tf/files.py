@@ -15,10 +15,30 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["folder_for_work", "lock", "lock_part", "reason_of", "unlock_part", "write_whole"]
+__all__ = [
+    "config_path",
+    "folder_for_work",
+    "lock",
+    "lock_part",
+    "reason_of",
+    "unlock_part",
+    "write_whole",
+]
 
 # What TensorFlow puts around its words: the operation.
 _OPERATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
+
+
+def config_path(workdir: str | os.PathLike) -> pathlib.Path:
+    """The config.json of a work directory.
+
+    Raises:
+      ValueError: if there is none, so that it is no work directory.
+    """
+    path = pathlib.Path(workdir, "config.json")
+    if not path.is_file():
+        raise ValueError(f"{workdir} is not a work directory: it has no config.json")
+    return path
 
 
 def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from matnet_tf.config import halvings
-from matnet_tf.updates import activation_function, config_of, linear
+from matnet_tf.updates import Conv2D, activation_function, config_of, linear
 
 __all__ = ["FinalBottomUpModule", "Resample", "TopModule"]
 
@@ -139,7 +139,7 @@ class Resample(keras.layers.Layer):
         path = path[::-1] if up else path
         if len(path) == 1:
             return [linear(self.filters, self.kernel_size, False, name="conv")], [path[0]]
-        kind = keras.layers.Conv2DTranspose if up else keras.layers.Conv2D
+        kind = keras.layers.Conv2DTranspose if up else Conv2D
         steps = [
             kind(
                 self.filters,

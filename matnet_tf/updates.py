@@ -15,6 +15,7 @@ import tensorflow as tf
 
 __all__ = [
     "UPDATES",
+    "Conv2D",
     "GRUUpdate",
     "ResidualUpdate",
     "StateLayer",
@@ -51,11 +52,25 @@ def _elu(x):
     return tf.where(x > 0, x, tf.math.expm1(tf.minimum(x, 0.0)))
 
 
+class Conv2D(keras.layers.Conv2D):
+    """Keras's convolution, with something behind it that TensorFlow cannot fuse with a sum.
+
+    TensorFlow 2.21 with oneDNN fuses convolution, bias and sum into an operation that keeps its
+    operands where calls at the same time overwrite each other's: a server of two requests at once
+    ends by a segmentation fault, or answers one of them with what belongs to neither.
+
+    The class has Keras's name, after which `model.save` calls the weights of layers in a list.
+    """
+
+    def call(self, inputs):
+        return tf.ensure_shape(super().call(inputs), [None] * 4)
+
+
 def linear(filters: int, kernel_size: int, dense: bool, **arguments) -> keras.layers.Layer:
     """A dense layer or a shape-preserving convolution."""
     if dense:
         return keras.layers.Dense(filters, **arguments)
-    return keras.layers.Conv2D(filters, kernel_size, padding="same", **arguments)
+    return Conv2D(filters, kernel_size, padding="same", **arguments)
 
 
 def _widen(shape: Sequence[int | None], filters: int) -> tuple[int | None, ...]:

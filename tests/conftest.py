@@ -3,6 +3,7 @@
 """What every test shares: a quiet TensorFlow with two logical CPU devices, and tiny models."""
 
 import functools
+import gc
 import os
 
 # TensorFlow reads these when it is imported.
@@ -17,7 +18,13 @@ from matnet_tf.config import ModelConfig, Stage
 
 def pytest_collectstart():
     """Only who collects tests needs TensorFlow: the process that hands them out does not."""
+    gc.disable()  # While it is imported: see `flags.importing`.
     _make_two_devices()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """State updates against NumPy."""
 
+import concurrent.futures
+
 import numpy as np
 import numpy_matnet as npm
 import pytest
@@ -160,3 +162,22 @@ def test_a_graph_keeps_the_activation_after_a_sum(cls, kind, activation):
     arguments = state, inputs, draw(kind, layer.hidden_filters)
     expected = layer(*arguments)
     np.testing.assert_allclose(tf.function(layer)(*arguments), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [ResidualUpdate, GRUUpdate])
+def test_calls_at_the_same_time_do_not_meet(cls):
+    # Where they do, in oneDNN's fused kernel, this process may also end: see `Conv2D`.
+    arguments = [draw("conv", n, rows=16) for n in (FILTERS, EXTRA)]
+    layer = made(cls, "conv", [a.shape for a in arguments])
+    arguments.append(draw("conv", layer.hidden_filters, rows=16))
+    call = tf.function(lambda *given: layer(*given))
+    given = [[tf.constant(a + i) for a in arguments] for i in range(4)]
+    expected = [call(*values).numpy() for values in given]
+
+    def differing(index):
+        found = (call(*given[index]).numpy() for _ in range(1000))
+        return sum(not np.array_equal(value, expected[index]) for value in found)
+
+    with concurrent.futures.ThreadPoolExecutor(len(given)) as pool:
+        assert list(pool.map(differing, range(len(given)))) == [0] * len(given)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = [
-    "--flagfile=configs/digits.flags",
+    *("--flagfile=configs/digits.flags", "--model.stages=1:12:2:1", "--model.top_units=8"),
     *("--train.steps=60", "--train.steps_per_execution=5", "--train.checkpoint_every=20"),
     *("--train.summary_images=2", "--data.validation_images=50"),
 ]
@@ -85,7 +85,7 @@ def test_a_killed_worker_ends_the_other_and_both_resume_to_the_same_weights(tmp_
     records = finish(start(tmp_path / "parts", tmp_path / "c"), tmp_path / "c")
     assert [record["step"] for record in records] == [60, 60]
     whole, parts = values(tmp_path / "whole"), values(tmp_path / "parts")
-    assert whole.keys() == parts.keys() and len(whole) > 100
+    assert whole.keys() == parts.keys() and len(whole) > 20
     for name, value in whole.items():
         np.testing.assert_array_equal(parts[name], value, name)
     # One writes: a row and a point of the curves per checkpoint.
