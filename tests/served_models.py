@@ -22,7 +22,7 @@ from matnet_tf.hierarchy import Hierarchy
 from matnet_tf.model import MatNet
 
 SLOW = pytest.mark.slow
-DENSE, CONVOLUTIONAL = (Stage(1, 16, 4, 2),), (Stage(1, 16, 4, 1), Stage(4, 8, 2, 2))
+DENSE, CONVOLUTIONAL = (Stage(1, 16, 4, 1),), (Stage(1, 16, 4, 1), Stage(4, 8, 2, 1))
 TWINS = ("_uint8", "_serialized")
 LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
 KINDS = {

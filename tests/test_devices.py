@@ -15,9 +15,12 @@ from matnet_tf.config import DataConfig, Experiment, ModelConfig, Stage, TrainCo
 BATCH = 10
 
 
-def settings(**train) -> Experiment:
+SMALL = (Stage(1, 12, 2, 1),)  # Of steps on two devices most of the time is their tracing.
+BOTH_KINDS = (*SMALL, Stage(4, 6, 2, 1))
+
+
+def settings(stages=BOTH_KINDS, **train) -> Experiment:
     defaults = {"steps": 20, "batch_size": BATCH, "checkpoint_every": 10, "summary_images": 0}
-    stages = (Stage(1, 12, 2, 1), Stage(4, 6, 2, 1))
     return Experiment(
         model=ModelConfig((8, 8, 1), stages, top_latents=2, top_units=6, image_filters=4),
         data=DataConfig(binarization="threshold"),
@@ -148,9 +151,9 @@ def test_two_devices_train_as_one_does_if_the_noise_is_tied_to_the_image(
 def test_a_run_on_two_devices_resumes_on_one_and_the_other_way_round(tmp_path, two_devices):
     for first, second in ((2, 1), (1, 2)):
         workdir = tmp_path / str(first)
-        training.train(settings(steps=10, devices=first), workdir)
+        training.train(settings(SMALL, steps=10, devices=first), workdir)
         (workdir / "config.json").unlink()
-        record = training.train(settings(devices=second), workdir)
+        record = training.train(settings(SMALL, devices=second), workdir)
         assert record["step"] == 20 and np.isfinite(record["elbo"])
         assert [row["step"] for row in experiment.metrics_rows(workdir)] == [10, 20]
 
@@ -159,7 +162,7 @@ def test_a_run_on_two_devices_resumes_on_one_and_the_other_way_round(tmp_path, t
 def test_a_stopped_run_on_two_devices_ends_with_the_weights_of_an_undisturbed_one(
     tmp_path, monkeypatch, two_devices
 ):
-    training.train(settings(devices=2), tmp_path / "whole")
+    training.train(settings(SMALL, devices=2), tmp_path / "whole")
 
     def stop(self, batch, logs=None):
         self.progress.agree()
@@ -167,8 +170,8 @@ def test_a_stopped_run_on_two_devices_ends_with_the_weights_of_an_undisturbed_on
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Stops, "on_train_batch_end", stop)
-        assert training.train(settings(devices=2), tmp_path / "parts")["step"] == 7
-    training.train(settings(devices=2), tmp_path / "parts")
+        assert training.train(settings(SMALL, devices=2), tmp_path / "parts")["step"] == 7
+    training.train(settings(SMALL, devices=2), tmp_path / "parts")
     whole, parts = (experiment.load(tmp_path / w, "raw").model for w in ("whole", "parts"))
     for ours, theirs in zip(whole.weights, parts.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
