@@ -9,8 +9,8 @@ and asks it over gRPC from several threads, each of which waits for its answer b
 
     speed        `serving_default` at batch 1 and 32: requests per second, median, 99th percentile
     saturation   ten minutes of it at both sizes, with 1,000 malformed requests among them; each
-                 must get the error that names what is wrong, each good one its answer, and the
-                 server's memory must stay where it is
+                 must get the error that names what is wrong, each good one the bytes that it gets
+                 when it is alone, and the server's memory must stay where it is
     version      a second version appears under load: no request may fail, and the second is the
                  one that is served in the end; `served` has the seconds of each change
 
@@ -45,6 +45,7 @@ from grpc_client import GrpcClient
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GROWTH = 0.05  # of the memory: what allocators may still take after the first minute
 BATCHES = (1, 32)
+KINDS = 5  # requests of each size with other images, so that mixed up answers show
 CLIENTS = 4
 PATIENCE = 600  # seconds that a second version may take to be loaded and warmed up under load
 
@@ -76,7 +77,10 @@ class Load:
         self._client, self._spread = GrpcClient(address), spread
         shape = self._client.signatures()["serving_default"].inputs["images"].tensor_shape
         self._shape = [dim.size for dim in shape.dim][1:]
-        self._images = itertools.cycle([np.zeros((b, *self._shape), np.float32) for b in batches])
+        random = np.random.default_rng(0)
+        shapes = [(batch, *self._shape) for batch in batches] * KINDS
+        requests = [random.integers(0, 2, shape).astype(np.float32) for shape in shapes]
+        self._good = itertools.cycle([(images, self._elbo(images)) for images in requests])
         self._bad = itertools.cycle(malformed(self._shape))
         self.seconds, self.wrong, self.refused = [], [], 0
         self._lock, self._ended = threading.Lock(), threading.Event()
@@ -103,22 +107,25 @@ class Load:
                 now = time.monotonic()
                 bad = next(self._bad) if self._spread and now >= self._next_bad else None
                 self._next_bad += self._spread if bad else 0
-                images = next(self._images)
+                good = next(self._good)
             if bad:
                 self._ask_badly(*bad)
             else:
-                self._ask_well(images)
+                self._ask_well(*good)
 
-    def _ask_well(self, images: np.ndarray) -> None:
+    def _elbo(self, images: np.ndarray) -> np.ndarray:
+        return self._client.predict("serving_default", images=images)["elbo"]
+
+    def _ask_well(self, images: np.ndarray, expected: np.ndarray) -> None:
         started = time.monotonic()
         try:
-            elbo = self._client.predict("serving_default", images=images)["elbo"]
+            elbo = self._elbo(images)
         except grpc.RpcError as error:
             self.wrong.append(f"{len(images)} images: {error.details()}")
             return
-        if elbo.shape != (len(images),) or not np.isfinite(elbo).all():
-            self.wrong.append(f"{len(images)} images got {elbo}")
         self.seconds.append(time.monotonic() - started)
+        if elbo.tobytes() != expected.tobytes():
+            self.wrong.append(f"{len(images)} images got {elbo}, not {expected}")
 
     def _ask_badly(self, signature: str, inputs: dict, message: str) -> None:
         try:
@@ -151,7 +158,12 @@ def memory(process: subprocess.Popen) -> float:
 def saturation(address: str, process: subprocess.Popen, seconds: float, count: int) -> dict:
     """Load for a long time with malformed requests in it."""
     seen, load = [], Load(address, BATCHES, spread=0.95 * seconds / count)
-    taken = load.run(seconds, lambda: seen.append(memory(process)) or True)
+
+    def go_on():
+        seen.append(memory(process))
+        return True
+
+    taken = load.run(seconds, go_on)
     early, late = np.mean(seen[: len(seen) // 10][-5:]), np.mean(seen[-5:])
     return {
         "seconds": round(taken),
@@ -236,7 +248,7 @@ def main() -> int:
         and not swapped["wrong"]
         and saturated["malformed_refused"] >= args.malformed
         and saturated["growth"] <= GROWTH
-        and swapped["served"][-1][1] == [2]
+        and [versions for _, versions in swapped["served"]] == [[1], [2]]
     )
     return 0 if good else 1
 

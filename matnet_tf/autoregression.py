@@ -349,8 +349,6 @@ class _Sampler:
 class Autoregressive(OwnDistribution):
     """p(x | z) of a `LocalAutoregression`, `batch_shape` `[B]`, `event_shape` `[H, W, C]`.
 
-    It has no mean in closed form.
-
     Args:
       layer: the local model.
       context: what its `call` gave, `[B, H, W, n]`.
@@ -392,6 +390,9 @@ class Autoregressive(OwnDistribution):
             known = Known(*(tf.tile(part, [n, 1, 1, 1]) for part in known))
         images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed), known)
         return tf.reshape(images, tf.concat([[n, -1], self._event_shape_tensor()], 0))
+
+    def _mean(self):
+        raise TypeError("p(x | z) of the local model has no mean in closed form: average samples")
 
     def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
         """As `noise.draw_rows`."""

@@ -18,7 +18,6 @@ that are counted, so it grows with the number of clusters: compare equal numbers
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -65,10 +64,9 @@ def cluster(
       OSError: if files cannot be written.
     """
     config, workdir = config or ClusterConfig(), pathlib.Path(workdir)
-    run = experiment.unconditional(workdir, "clustering")
+    run = experiment.unconditional(workdir, "clustering", data_dir)
     number = _number_of_clusters(config, run.model)
-    data_config = dataclasses.replace(run.data, dir=data_dir or run.data.dir)
-    split = data.load_for(run.model, data_config, config.split)
+    split = data.load_for(run.model, run.data, config.split)
     chosen = chosen_images(config, split.num_images)
     if number > len(chosen):
         raise ValueError(
@@ -78,7 +76,7 @@ def cluster(
     seen = _look(loaded.model, split.evaluation_dataset(_BATCH, chosen), len(chosen), config)
     labels = _labels(split, chosen)
     baselines = {name: _kmeans(points, number, config.seed) for name, points in seen.points()}
-    record = _settings(config, loaded, data_config.name, split, len(chosen))
+    record = _settings(config, loaded, run.data.name, split, len(chosen))
     record |= _findings(config, number, seen.probabilities, baselines, labels)
     columns = _columns(seen.probabilities, baselines)
     return _write(workdir, config, loaded.model, seen, record, _csv(chosen, labels, columns))

@@ -15,7 +15,6 @@ times the image-samples per second of plain graphs for dense models, 0.56 for co
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -105,17 +104,15 @@ def evaluate(
       OSError: if results cannot be written.
     """
     workdir, strategy = pathlib.Path(workdir), devices.local_strategy(num_devices)
-    run = experiment.read(workdir)
-    data_config = dataclasses.replace(run.data, dir=data_dir or run.data.dir)
+    run = experiment.read(workdir, data_dir)
     read_records(workdir)  # A file that could not be added to must show before the work.
-    split = data.load(data_config, config.split)
+    split = data.load(run.data, config.split)
     chosen = chosen_images(config, split.num_images)
     with strategy.scope():
         loaded = experiment.load(workdir, config.weights)
-    settings = settings_of(config, loaded, data_config.name, split, len(chosen))
+    settings = settings_of(config, loaded, run.data.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
-    key = _key(settings)
-    folder = workdir / "evaluation" / key
+    folder = workdir / "evaluation" / (key := _key(settings))
     measure = functools.partial(_measure, loaded.model, split, chosen, config, folder)
     if recorded := [record for record in read_records(workdir) if record["key"] == key]:
         if damaged(folder, -(-len(chosen) // config.batch_size)):

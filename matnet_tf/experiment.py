@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -153,13 +154,19 @@ def in_use(workdir: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def read(workdir: str | os.PathLike) -> Experiment:
+def read(workdir: str | os.PathLike, data_dir: str = "") -> Experiment:
     """The experiment of a work directory.
+
+    Args:
+      workdir: where `bin/train` ran.
+      data_dir: where its data lie now, if not where they lay then.
 
     Raises:
       ValueError: if there is no readable config.json.
     """
-    return from_dict(Experiment, _record(workdir)["experiment"])
+    run = from_dict(Experiment, _record(workdir)["experiment"])
+    data = dataclasses.replace(run.data, dir=data_dir or run.data.dir)
+    return dataclasses.replace(run, data=data)
 
 
 def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -257,13 +264,13 @@ def _assign_averages(model):
         variable.assign(average)
 
 
-def unconditional(workdir: str | os.PathLike, what: str) -> Experiment:
+def unconditional(workdir: str | os.PathLike, what: str, data_dir: str = "") -> Experiment:
     """As `read`, for what has no meaning for a conditional model.
 
     Raises:
       ValueError: as `read`, or if the model is conditional.
     """
-    experiment = read(workdir)
+    experiment = read(workdir, data_dir)
     if experiment.model.conditional_stages:
         raise ValueError(
             f"{what} needs a model of whole images; the one of {workdir} is conditional "

@@ -319,6 +319,16 @@ def test_a_wrong_config_is_refused_before_tensorflow_is_imported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", sorted(set(PROGRAMS) - {"prepare", "train"}))
+def test_a_directory_without_a_run_is_refused_before_tensorflow_is_imported(name, tmp_path):
+    required = {"impute": ["--images=a.png", "--rectangles=0:0:1x1"]}.get(name, [])
+    done = start(name, f"--workdir={tmp_path}", *required)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.startswith(f"bin/{name}: error: {tmp_path} is not a work directory")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_help_of_programs_needs_no_tensorflow(name):
     done = start(name, "--help")

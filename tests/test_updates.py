@@ -165,11 +165,12 @@ def test_a_graph_keeps_the_activation_after_a_sum(cls, kind, activation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [ResidualUpdate, GRUUpdate])
-def test_calls_at_the_same_time_do_not_meet(cls):
-    # Where they do, in oneDNN's fused kernel, this process may also end: see `Conv2D`.
+@pytest.mark.parametrize(("cls", "carry"), [(ResidualUpdate, True), (GRUUpdate, False)])
+def test_calls_at_the_same_time_do_not_meet(cls, carry):
+    # Where they do, in oneDNN's fused kernel, this process may also end: see `Conv2D`. They do not
+    # where the sum may take the place of what is added, as with the gates of a GRU.
     arguments = [draw("conv", n, rows=16) for n in (FILTERS, EXTRA)]
-    layer = made(cls, "conv", [a.shape for a in arguments])
+    layer = made(cls, "conv", [a.shape for a in arguments], carry=carry)
     arguments.append(draw("conv", layer.hidden_filters, rows=16))
     call = tf.function(lambda *given: layer(*given))
     given = [[tf.constant(a + i) for a in arguments] for i in range(4)]
