@@ -5,48 +5,57 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/digits
 JOBS ?= 2
-# Further flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
+# More flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
 DEMO_FLAGS ?=
 FAULTS ?= 200
 CASES ?= 2000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest --quiet -n $(JOBS)
 
-.PHONY: help venv quick test lint demo faults fuzz clean
+.PHONY: help venv quick test serving lint demo wheel faults fuzz clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: $(STAMP)  ## create .venv and install the package into it, in editable form
+venv: $(STAMP)  ## create .venv and install the package into it, editable
 
-$(STAMP): setup.py
+$(STAMP): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-quick: venv  ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest --quiet -n $(JOBS) -m "not slow"
+quick: venv  ## run the fast tests, in about a minute
+	$(PYTEST) -m "not slow and not serving"
 
-test: lint  ## lint and run every test
-	$(BIN)/python -m pytest --quiet -n $(JOBS)
+test: lint  ## lint and run all tests except those of `make serving`
+	$(PYTEST) -m "not serving"
+
+serving: venv  ## test exports in a stand-in for TensorFlow Serving, the C API and other runtimes
+	$(PYTEST) -m serving
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 
 demo: venv  ## train on digits, evaluate, draw figures and export, in WORKDIR (runs/digits)
-	$(BIN)/python bin/train --flagfile=configs/digits.flags --workdir=$(WORKDIR) $(DEMO_FLAGS)
+	$(BIN)/python bin/train --preset=digits --workdir=$(WORKDIR) $(DEMO_FLAGS)
 	$(BIN)/python bin/evaluate --workdir=$(WORKDIR) --num_samples=100
 	$(BIN)/python bin/figures --workdir=$(WORKDIR)
 	$(BIN)/python bin/export --workdir=$(WORKDIR)
 
-faults: venv  ## kill, tear and starve the programs FAULTS times (200), and see that nothing is lost
+wheel: venv  ## build the wheel in dist/
+	rm -rf build
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf build
+
+faults: venv  ## kill the programs and tear their files FAULTS times (200); nothing may be lost
 	$(BIN)/python benchmarks/faults.py --faults $(FAULTS)
 
-fuzz: venv  ## give the programs CASES odd command lines and damaged files (2000)
+fuzz: venv  ## give the programs CASES (2000) odd command lines and damaged files
 	$(BIN)/python benchmarks/fuzz.py --cases $(CASES)
 
 clean:  ## remove .venv, runs/ and what the tools left behind
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find matnet_tf tests bin -name __pycache__ -type d -prune -exec rm -rf {} +
+	find matnet_tf tests bin benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

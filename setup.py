@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Installs matnet-tf: the package, and the programs of bin/."""
+"""Describes the package and its one command, `matnet`."""
 
 import pathlib
 import runpy
@@ -8,43 +8,52 @@ import runpy
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+SERVING = [  # Messages of warm-up requests and the gRPC client; the REST client.
+    "requests>=2.32,<3",
+    "tensorflow-serving-api>=2.21,<2.22",
+]
 
 setuptools.setup(
     name="matnet-tf",
     version=runpy.run_path(str(ROOT / "matnet_tf" / "version.py"))["__version__"],
     description="Matryoshka Networks: hierarchical variational autoencoders on TensorFlow",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["matnet_tf", "matnet_tf.*"]),
-    scripts=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "bin").iterdir() if p.is_file()),
-    # Exact: these versions were tested together, and small steps of them have broken the others.
+    package_data={"matnet_tf": ["presets/*"]},
+    entry_points={"console_scripts": ["matnet=matnet_tf.cli:main"]},
+    # Programs and documents were run at the lower ends as well as with constraints.txt, the set
+    # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
     install_requires=[
-        "absl-py==2.5.1",
-        "importlib_resources==7.1.0",  # needed by tensorflow-datasets, which does not ask for it
-        "keras==3.15.1",
-        "matplotlib==3.11.2",
-        "numpy==2.4.6",
-        "pillow==13.0.0",
-        "scikit-learn==1.9.1",
-        "scipy==1.17.1",
-        "tensorboard==2.21.0",  # tf.summary needs it, and TensorFlow no longer brings it
-        "tensorflow==2.21.0",
-        "tensorflow-datasets==4.9.10",
-        "tensorflow-probability==0.25.0",
-        "tf-keras==2.21.0",  # imported by tensorflow-probability
+        "absl-py>=2.3,<3",
+        "filelock>=3.20,<5",
+        "importlib_resources>=6.5",  # tensorflow-datasets needs it but does not ask for it.
+        "keras>=3.15,<3.16",
+        "matplotlib>=3.10,<4",
+        "numpy>=2.4,<3",
+        "pillow>=12,<14",
+        "scikit-learn>=1.8,<2",
+        "scipy>=1.17,<2",
+        "tensorboard>=2.21,<2.22",  # tf.summary needs it, and TensorFlow no longer brings it.
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10,<4.10",
+        "tensorflow-probability>=0.25,<0.26",
+        "tf-keras>=2.21,<2.22",  # tensorflow-probability imports it.
+        "tqdm>=4.67,<5",
     ],
     extras_require={
-        "benchmarks": ["scikit-image==0.26.0"],
-        # Messages for warm-up requests and the gRPC client; the REST client.
-        "serving": ["requests==2.34.2", "tensorflow-serving-api==2.21.0"],
+        "benchmarks": ["scikit-image>=0.26,<0.27"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "serving": SERVING,
         "test": [
-            "dill==0.4.1",
-            "hypothesis==6.170.17",
-            "pytest==9.2.0",
-            "pytest-xdist==3.8.0",
-            "requests==2.34.2",
-            "ruff==0.17.6",
-            "tensorflow-serving-api==2.21.0",
+            *SERVING,
+            "dill>=0.4.1,<0.5",
+            "hypothesis>=6.170,<7",
+            "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff==0.17.6",  # Another version formats differently.
         ],
     },
 )

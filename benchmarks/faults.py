@@ -1,20 +1,20 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A campaign of faults: programs are killed, files torn and disks full, and nothing may be lost.
+"""Kills programs, tears files and fills disks, and checks that nothing is lost.
 
     python benchmarks/faults.py --faults 200
 
-Prepares a folder of pictures, trains, evaluates and exports, once undisturbed, and then again and
-again under random faults, each followed by the same command, until so many faults have struck:
+Prepares a folder of images, trains, evaluates and exports: once undisturbed, then again under
+random faults, each followed by the same command, until the given number of faults has occurred:
 
-    kill, term   SIGKILL or SIGTERM after a random part of the time that the program takes
-    full         no file may grow beyond a random size (a limit of the process stands for the disk)
-    torn         SIGKILL, and the newest checkpoint, or a batch of the evaluation, loses its end
+    kill, term   SIGKILL or SIGTERM after a random share of the time that the program takes
+    full         no file may grow beyond a random size; a process limit stands for a full disk
+    torn         SIGKILL, and the newest checkpoint or evaluation batch loses its end
 
-At the end of each round steps, rows, weights, results per image, records and exports must be those
-of the undisturbed run, no temporary file may be left, and no program may have shown a traceback.
-Prints one JSON line with the number of faults of each kind and program; the exit status is 1 if
-anything was lost.
+After each round, steps, rows, weights, results per image, records and exports must equal those of
+the undisturbed run, no temporary file may be left, and no program may have shown a traceback.
+Prints one JSON line with the number of faults by program and kind. The exit status is 1 if anything
+was lost.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ KINDS = {
 }
 TIMINGS = ("seconds", "images_per_second", "image_samples_per_second")
 CHECKOUT = ("commit", "key")  # They change when somebody commits meanwhile.
-MOST_FAULTS_OF_A_PROGRAM = 8  # in one round
-PATIENCE = 600
+MAX_FAULTS = 8  # Of one program in one round.
+PATIENCE = 600  # Seconds.
 
 
 class Lost(Exception):
-    """Something is not as in the undisturbed run."""
+    """Something differs from the undisturbed run."""
 
 
 def command(program: str, folder: pathlib.Path) -> list[str]:
-    """The command line of a program, in a folder of its own data and work directory."""
+    """Returns the command line of a program whose data and work directory lie in `folder`."""
     run, data = f"--workdir={folder / 'run'}", f"--data.dir={folder / 'tfds'}"
     flags = {
         "prepare": ["--data.name=image_folder", f"--source={folder.parent / 'source'}", data],
         "train": [
             *("--data.name=image_folder", "--model.image_shape=8,8,1", data, run),
-            *("--model.stages=1:12:2:1,4:6:2:1", "--model.top_latents=2", "--model.top_units=6"),
+            *("--model.scales=1:12:2:1,4:6:2:1", "--model.top_latents=2", "--model.top_units=6"),
             *("--model.image_filters=4", "--train.steps=120", "--train.batch_size=16"),
             *("--data.binarization=dynamic", "--train.checkpoint_every=15"),
             *("--train.average_decay=0.9", "--train.summary_images=2"),
@@ -74,8 +74,8 @@ def command(program: str, folder: pathlib.Path) -> list[str]:
 def attempt(
     program: str, folder: pathlib.Path, kind: str | None, seconds: float, rng: random.Random
 ) -> int:
-    """Runs a program, under a fault if there is one, and gives its exit status."""
-    limit = int(10 ** rng.uniform(1, 5.3))  # bytes
+    """Runs a program, under a fault unless `kind` is None, and returns its exit status."""
+    limit = int(10 ** rng.uniform(1, 5.3))  # Bytes.
 
     def no_large_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -94,13 +94,13 @@ def attempt(
         process.send_signal(signal.SIGTERM if kind == "term" else signal.SIGKILL)
         text, _ = process.communicate(timeout=PATIENCE)
     status = process.returncode
-    if program == "prepare" and "is there already" in text:
-        status = 0  # It had been through when it was killed, and does not overwrite.
+    if program == "prepare" and "exists already" in text:
+        status = 0  # It was complete when it was killed, and does not overwrite.
     if "Traceback" in text:
-        raise Lost(f"bin/{program} under {kind} showed a traceback:\n{text[-3000:]}")
+        raise Lost(f"matnet {program} under {kind} showed a traceback:\n{text[-3000:]}")
     allowed = {"kill": (0, -9), "torn": (0, -9), "term": (0, -15, 75), "full": (0, 2), None: (0,)}
     if status not in allowed[kind]:
-        raise Lost(f"bin/{program} under {kind} ended with status {status}:\n{text[-3000:]}")
+        raise Lost(f"matnet {program} under {kind} ended with status {status}:\n{text[-3000:]}")
     if kind == "torn":
         tear(program, folder / "run", rng)
     return status
@@ -110,11 +110,11 @@ torn: dict[pathlib.Path, tuple[int, int] | None] = {}
 
 
 def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
-    """Cuts the end off the newest of the files that a program would go on from."""
+    """Cuts off the end of the newest file that a program would resume from."""
     if program == "train":
         found = sorted(run.glob("checkpoints/ckpt-*"), key=lambda p: p.stat().st_mtime_ns)
-        # With one alone there is none before it to go back to: a new run, which is no loss of ours.
-        # It is one alone also while another that was torn has not been set aside.
+        # A single checkpoint has none before it to go back to: losing it is no defect. It is also
+        # single while another one is torn and not yet set aside.
         whole = len(list(run.glob("checkpoints/ckpt-*.index"))) > 1
         waiting = any(_state(path) == state for path, state in torn.items())
         found = found if whole and not waiting else []
@@ -127,24 +127,25 @@ def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
 
 
 def _state(path: pathlib.Path) -> tuple[int, int] | None:
-    """By which a file that was torn is known as long as nobody has replaced it."""
+    """Returns size and time of a file, by which a torn one is known until it is replaced."""
     if not path.exists():
         return None
     return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def outcome(folder: pathlib.Path) -> dict:
-    """All that must not depend on faults."""
+    """Returns everything that must not depend on faults."""
     import numpy as np
     import tensorflow as tf
 
-    from matnet_tf import data, experiment
+    from matnet_tf.data import loading
+    from matnet_tf.runs.workdir import read_experiment, read_metrics
 
     run, found = folder / "run", {}
-    settings = experiment.read(run)
+    settings = read_experiment(run)
     for split in ("train", "test"):
-        found[f"images of {split}"] = data.load(settings.data, split).identity()
-    rows = experiment.metrics_rows(run)
+        found[f"images of {split}"] = loading.load(settings.data, split).identity()
+    rows = read_metrics(run)
     found["rows"] = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
     newest = tf.train.latest_checkpoint(str(run / "checkpoints"))
     exported = sorted((run / "export").iterdir())[-1] / "variables" / "variables"
@@ -163,22 +164,22 @@ def outcome(folder: pathlib.Path) -> dict:
 
 
 def check(folder: pathlib.Path, expected: dict) -> None:
-    """Raises Lost unless a folder holds what it must, and nothing beside."""
+    """Raises Lost unless a folder holds what it must and nothing else."""
     actual = outcome(folder)
     different = [k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k)]
     if different:
-        raise Lost(f"not as in the undisturbed run: {', '.join(sorted(different)[:10])}")
+        raise Lost(f"differs from the undisturbed run: {', '.join(sorted(different)[:10])}")
     patterns = ("**/*.tmp", "**/.preparing_*", "**/*_temp")
     left = [str(path) for pattern in patterns for path in folder.glob(pattern)]
     if left:
         raise Lost(f"left behind: {', '.join(left)}")
     for version in (folder / "run" / "export").iterdir():
         if not (version / "saved_model.pb").is_file():
-            raise Lost(f"{version} is not a whole export")
+            raise Lost(f"{version} is not a complete export")
 
 
 def make_source(folder: pathlib.Path) -> None:
-    """Eighty small grey pictures, and sixteen more to test on."""
+    """Writes 80 small grey images, and 16 more for the test split."""
     import numpy as np
     from PIL import Image
 
@@ -214,7 +215,7 @@ def main() -> int:
 
 
 def campaign(root: pathlib.Path, faults: int, rng: random.Random, struck) -> int:
-    """Rounds of all programs until enough faults have struck; gives their number."""
+    """Runs rounds of all programs until enough faults have occurred; returns their number."""
     (root / "whole").mkdir()
     seconds = {}
     for program in PROGRAMS:
@@ -226,12 +227,12 @@ def campaign(root: pathlib.Path, faults: int, rng: random.Random, struck) -> int
         folder = root / f"round_{rounds}"
         folder.mkdir()
         for program in PROGRAMS:
-            for _ in range(min(MOST_FAULTS_OF_A_PROGRAM, faults - sum(struck.values()))):
+            for _ in range(min(MAX_FAULTS, faults - sum(struck.values()))):
                 kind = rng.choice(KINDS[program])
                 done = attempt(program, folder, kind, seconds[program], rng) == 0
                 struck[f"{program} {kind}"] += not done or kind == "torn"
                 if done and kind != "torn":
-                    break  # It was through before the fault.
+                    break  # It was complete before the fault.
             attempt(program, folder, None, 0, rng)
         check(folder, expected)
         shutil.rmtree(folder)

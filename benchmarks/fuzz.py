@@ -1,18 +1,18 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A fuzz of all programs: their flags, and the files that they read.
+"""Fuzzes all programs: their flags, and the files that they read.
 
     python benchmarks/fuzz.py --cases 2000
 
-Hypothesis makes command lines of bin/'s programs with flags left out, doubled or with values of
-every kind, and damages the files they read: flagfiles, configs, checkpoints, tables, pictures,
+Hypothesis makes command lines of the programs with flags left out, given twice or with values of
+every kind, and damages the files they read: flagfiles, configs, checkpoints, tables, images,
 prepared data and source files. Each case runs in a process of its own on a copy of small work
 directories. It must end in time with status 0, or with status 2 and one line on stderr that names
-the program (status 1 and 75 are bin/impute's and bin/train's own), show no traceback, leave no
-temporary file, and after status 2 leave every file as it was.
-Prints one JSON line with the number of cases of each program and status; every kind of violation
-is shown once with its command, and makes the exit status 1. A case is a fork of this process, which
-has TensorFlow imported, so needs no second or two for that.
+the program (`matnet impute` may also end with 1 and `matnet train` with 75), show no traceback,
+leave no temporary file, and after status 2 leave every file as it was.
+Prints one JSON line with the number of cases by program and status. Each kind of violation is shown
+once with its command and makes the exit status 1. A case is a fork of this process, which has
+already imported TensorFlow.
 """
 
 from __future__ import annotations
@@ -40,25 +40,29 @@ import fuzz_inputs
 import hypothesis
 from hypothesis import strategies as st
 
-# What the programs import, before the first fork. No operation of TensorFlow may run before it.
-from matnet_tf import clusters, evaluation, export, figures, imputation, scores, training  # noqa: F401
+# The programs' imports, before the first fork; no TensorFlow operation may run before it.
+from matnet_tf.evaluation import clusters, evaluate, scores  # noqa: F401
+from matnet_tf.imputation import impute  # noqa: F401
+from matnet_tf.plots import figures  # noqa: F401
+from matnet_tf.serving import export  # noqa: F401
+from matnet_tf.training import train  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PATIENCE = 120  # seconds, of a case that takes a few on a free core
+PATIENCE = 120  # Seconds, for a case that takes a few on a free core.
 STATUSES = {"impute": (0, 1, 2), "train": (0, 2, 75)}
 _DETAILS = re.compile(r"[0-9]+|/[^ ]*|'[^']*'")
 TEMPORARY = ("**/*.tmp", "**/.preparing_*", "**/*_temp", "**/*.part")
 
 
 class Outcome:
-    """What a program did: its exit status (negative for a signal), and what it printed."""
+    """The exit status of a program (negative for a signal), its output and its time."""
 
     def __init__(self, status: int, out: str, err: str, seconds: float):
         self.status, self.out, self.err, self.seconds = status, out, err, seconds
 
 
 def run(program: str, arguments: list[str], folder: pathlib.Path) -> Outcome:
-    """Runs a program of bin/ in a fork of this process, in a folder."""
+    """Runs a program of bin/ in a folder, in a fork of this process."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
@@ -73,14 +77,14 @@ def run(program: str, arguments: list[str], folder: pathlib.Path) -> Outcome:
 
 
 def _become(program, arguments, folder, out, err):
-    """The child's part: never returns."""
+    """Runs the program in the child process and never returns."""
     status = 70
     try:
         os.setsid()
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
         os.chdir(folder)
-        # What libraries write there stays where a process does not end in Python's own way.
+        # Temporary files of libraries stay when a process is killed; they must not count.
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder.parent / "temporary")
         sys.argv = [str(ROOT / "bin" / program), *arguments]
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -96,7 +100,7 @@ def _become(program, arguments, folder, out, err):
 
 
 def _wait(child: int, deadline: float) -> int:
-    """The exit status of a child, which is killed at the deadline."""
+    """Returns the exit status of a child, or kills it at the deadline."""
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -108,7 +112,7 @@ def _wait(child: int, deadline: float) -> int:
 
 
 def snapshot(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file below a folder; the locks that programs leave are no results."""
+    """Returns size and time of every file below a folder, except the locks of programs."""
     return {
         str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -117,7 +121,7 @@ def snapshot(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
 
 
 def complaint(program: str, outcome: Outcome, changed: list[str], folder: pathlib.Path) -> str:
-    """What is wrong with an outcome, or an empty text."""
+    """Returns what is wrong with an outcome; "" if nothing is."""
     if outcome.status == -signal.SIGALRM:
         return "hang"
     if "Traceback" in outcome.err + outcome.out:
@@ -125,7 +129,7 @@ def complaint(program: str, outcome: Outcome, changed: list[str], folder: pathli
         return f"traceback: {last[-1] if last else ''}"
     if outcome.status not in STATUSES.get(program, (0, 2)):
         return f"status {outcome.status}"
-    lines = [s for s in outcome.err.splitlines() if s.startswith(f"bin/{program}: error: ")]
+    lines = [s for s in outcome.err.splitlines() if s.startswith(f"matnet {program}: error: ")]
     if outcome.status == 2 and len(lines) != 1:
         return f"{len(lines)} lines of error"
     if outcome.status == 2 and not lines[0].partition("error: ")[2].strip():
@@ -139,7 +143,7 @@ def complaint(program: str, outcome: Outcome, changed: list[str], folder: pathli
 
 
 class Campaign:
-    """The cases that were run, and the kinds of violations that they showed."""
+    """Runs cases, and counts them and the kinds of violations."""
 
     def __init__(self, root: pathlib.Path, verbose: bool):
         self._root, self._verbose = root, verbose
@@ -192,7 +196,7 @@ def main() -> int:
     for program, arguments in fuzz_inputs.MATERIAL:
         made = run(program, arguments, root / "material")
         if made.status:
-            raise SystemExit(f"bin/{program} {' '.join(arguments)} failed:\n{made.err}")
+            raise SystemExit(f"matnet {program} {' '.join(arguments)} failed:\n{made.err}")
     campaign = Campaign(root, options.verbose)
 
     @hypothesis.seed(options.seed)

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the fuzz feeds the programs of bin/: command lines, and damage to the files they read."""
+"""Command lines for the fuzz, and damage to the files that the programs read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ import typing
 
 from hypothesis import strategies as st
 
-from matnet_tf import config, flags
+from matnet_tf import cli, config, flags
 
 __all__ = ["MATERIAL", "PROGRAMS", "Case", "cases", "make_sources"]
 
 _DATA = "--data.dir=tfds"
 _SMALL = (
-    *(
-        "--data.name=image_folder",
-        _DATA,
-        "--model.image_shape=8,8,1",
-        "--data.binarization=dynamic",
-    ),
-    *("--model.stages=1:4:2:1,4:3:2:1", "--model.top_latents=2", "--model.top_units=4"),
+    *("--data.name=image_folder", _DATA, "--data.binarization=dynamic"),
+    "--model.image_shape=8,8,1",
+    *("--model.scales=1:4:2:1,4:3:2:1", "--model.top_latents=2", "--model.top_units=4"),
     *("--model.image_filters=2", "--train.steps=2", "--train.batch_size=4"),
     *("--train.checkpoint_every=1", "--train.summary_images=0", "--train.max_seconds=20"),
 )
@@ -37,7 +33,7 @@ _CONDITIONAL = (
     "--data.occluder_size=3,3",
 )
 
-# What there is before the first case: prepared images, a model and a conditional model.
+# Made before the first case: prepared images, a model and a conditional model.
 MATERIAL = (
     ("prepare", ["--data.name=image_folder", "--source=source/images", _DATA]),
     ("train", [*_SMALL, *_MIXTURE, "--workdir=run"]),
@@ -54,21 +50,13 @@ _TEXTS = (
 _WHOLE = ("0", "1", "2", "3", "7", "-1", "2147483648", "9223372036854775808", "1" + "0" * 40)
 _NUMBERS = ("0", "0.5", "1", "1.5", "-1", "1e-30", "1e-320", "1e30", "1e308", "1e309", "nan", "inf")
 _ODD_NUMBERS = ("", "x", "1.5.2", "1e3", "0x10", "1_0", " 1", "\u0663", "+1", "--1", "True")
-_STAGES = (
-    "1:4:2:1",
-    "4:3:2:1",
-    "8:2:1:1",
-    "2x4:3:2:1",
-    "3:1:1:1",
-    "0:1:1:1",
-    "1:0:1:1",
-    "4:4:4",
-    "",
+_SCALES = (
+    *("1:4:2:1", "4:3:2:1", "8:2:1:1", "2x4:3:2:1", "3:1:1:1", "0:1:1:1", "1:0:1:1", "4:4:4", ""),
 )
 _JSON = (None, True, False, 0, -1, 1.5, 10**30, "", "x", [], [1], ["x"], {}, {"x": 1}, float("nan"))
 
 
-# Command lines of each program that work.
+# Valid command lines of each program.
 _BASES = {
     "prepare": [
         ["--data.name=image_folder", "--source=source/images", "--data.dir=new"],
@@ -111,7 +99,7 @@ _BASES = {
     ],
 }
 
-# The share of cases of each; drawing and exporting take longest and have the fewest flags.
+# Relative numbers of cases; drawing and exporting take longest and have the fewest flags.
 PROGRAMS = {
     **{"prepare": 6, "train": 8, "evaluate": 4, "score": 4, "cluster": 3, "impute": 5},
     **{"figures": 2, "export": 1},
@@ -120,11 +108,12 @@ PROGRAMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-    """What is done to one file before a program runs.
+    """Damage to one file before a program runs.
 
     Attributes:
-      kind: one of `_DAMAGES`.
-      seed: of the place and the bytes.
+      path: Pattern of the file, relative to the folder of the case.
+      kind: One of `_DAMAGES`.
+      seed: Integer seed for the choice of the file, the place and the bytes.
     """
 
     path: str
@@ -132,7 +121,7 @@ class Damage:
     seed: int
 
     def inflict(self, folder: pathlib.Path) -> None:
-        """Damages the file, if there is one; `*` in its path stands for one of several."""
+        """Damages one of the files that match the pattern, if there are any."""
         rng = random.Random(self.seed)
         found = sorted(p for p in folder.glob(self.path) if p.is_file())
         if not found:
@@ -161,14 +150,14 @@ class Damage:
         return bytes(changed)
 
     def _text(self, content, rng):
-        """One line dropped, doubled or replaced."""
+        """Drops, doubles or replaces one line."""
         lines = content.decode("utf-8", "replace").splitlines() or [""]
         place = rng.randrange(len(lines))
         lines[place : place + 1] = rng.choice(([], [lines[place]] * 2, [rng.choice(_TEXTS)]))
         return "\n".join(lines).encode("utf-8", "surrogateescape")
 
     def _json(self, content, rng):
-        """One value of a JSON tree replaced, or its key dropped."""
+        """Replaces one value of a JSON tree, or drops its key."""
         try:
             tree = json.loads(content)
         except ValueError:
@@ -203,7 +192,7 @@ class Case:
 
 
 def cases(program: str) -> st.SearchStrategy[Case]:
-    """Runs of a program: a command line that works, changed, over files that are damaged."""
+    """Generates runs of a program: valid command lines, changed, on files that are damaged."""
     known = _flags(program)
     change = st.sampled_from(known).flatmap(lambda flag: _values(flag).map(lambda v: (flag, v)))
     some = st.lists(change, min_size=1, max_size=2)
@@ -211,7 +200,7 @@ def cases(program: str) -> st.SearchStrategy[Case]:
     damage = st.builds(
         Damage, st.sampled_from(files), st.sampled_from(_DAMAGES), st.integers(0, 2**32)
     )
-    # Most cases change one thing: of two, the one found first hides the other.
+    # Most cases change one thing: of two errors, the first hides the other.
     plans = st.one_of(
         st.tuples(some, st.just([])),
         st.tuples(st.just([]), damage.map(lambda one: [one])),
@@ -233,7 +222,7 @@ def _apply(base, changes, extra):
 
 
 def _extra(known) -> st.SearchStrategy[str]:
-    """An argument that is no flag with a value, or no flag of this program."""
+    """Generates arguments that are not a known flag with a value."""
     return st.one_of(
         st.sampled_from(("--nothing", "word", "-", "--", "--=", "--help", "-h", "--debug=x")),
         st.sampled_from(known).map(lambda flag: f"--{flag.name}"),
@@ -244,41 +233,12 @@ def _extra(known) -> st.SearchStrategy[str]:
 
 
 def _flags(program: str) -> list[flags.Flag]:
-    """The flags of a program, but for the one that asks for tracebacks."""
-    workdir, data = flags.WORKDIR, flags.DATA_DIR
-    return {
-        "prepare": [
-            flags.Flag("data.name", ""),
-            data,
-            flags.Flag("source", ""),
-            flags.Flag("overwrite", "", False, bool),
-            flags.Flag("size", ""),
-        ],
-        "train": [workdir, *flags.flags_of(config.Experiment)],
-        "evaluate": [
-            *(workdir, data, flags.Flag("devices", "", 0, int)),
-            *flags.flags_of(config.EvaluateConfig),
-        ],
-        "score": [
-            *(workdir, flags.Flag("output", ""), flags.Flag("inliers", "")),
-            *flags.flags_of(config.ScoreConfig),
-            *flags.changes_of(config.DataConfig, "data."),
-        ],
-        "cluster": [workdir, data, *flags.flags_of(config.ClusterConfig)],
-        "figures": [
-            *(workdir, flags.WEIGHTS, flags.Flag("seed", "", 0, int)),
-            flags.Flag("compare", "", (), tuple[str, ...]),
-        ],
-        "export": [workdir, flags.WEIGHTS],
-        "impute": [
-            *(workdir, flags.Flag("images", ""), flags.Flag("output", "")),
-            *flags.flags_of(config.ImputeConfig),
-        ],
-    }[program]
+    """Returns the flags of a program, except the one that shows tracebacks."""
+    return [flag for flag in cli.PROGRAMS[program].flags if flag.name != "debug"]
 
 
 def _values(flag: flags.Flag) -> st.SearchStrategy[str]:
-    """Texts for a flag's value: good ones, limits, and of another kind."""
+    """Generates values of a flag: valid ones, limits, and those of another type."""
     if isinstance(flag.type, types.GenericAlias):
         element = dataclasses.replace(flag, type=typing.get_args(flag.type)[0], choices=())
         return st.lists(_values(element), max_size=4).map(",".join)
@@ -286,7 +246,7 @@ def _values(flag: flags.Flag) -> st.SearchStrategy[str]:
         int: (*_WHOLE, *_ODD_NUMBERS),
         float: (*_NUMBERS, *_ODD_NUMBERS),
         bool: ("true", "false", "TRUE", "0", "1", "2", "yes", ""),
-        config.Stage: (*_STAGES, *_TEXTS),
+        config.Scale: (*_SCALES, *_TEXTS),
         str: _TEXTS,
     }
     values = st.sampled_from(kinds[flag.type])
@@ -298,7 +258,7 @@ def _values(flag: flags.Flag) -> st.SearchStrategy[str]:
 
 
 def _files(program: str) -> list[str]:
-    """The files that a program reads, as patterns."""
+    """Returns patterns of the files that a program reads."""
     if program == "prepare":
         return ["source/images/*/*", "source/mnist/*", "source/amat/*", "source/omniglot/*"] + [
             "source/cifar/*"
@@ -310,12 +270,12 @@ def _files(program: str) -> list[str]:
         folders = ["run"]
         own = ["tfds/image_folder/*/*"]
     own += {"score": ["source/inliers.csv"], "train": ["source/small.flags"]}.get(program, [])
-    of_runs = ["config.json", "metrics.csv", "checkpoints/*", "config.json", "checkpoints/*.index"]
-    return own + [f"{folder}/{name}" for folder in folders for name in of_runs]
+    in_runs = ["config.json", "metrics.csv", "checkpoints/*", "config.json", "checkpoints/*.index"]
+    return own + [f"{folder}/{name}" for folder in folders for name in in_runs]
 
 
 def make_sources(folder: pathlib.Path) -> None:
-    """Source files in every format, pictures, masks, a flagfile and a table of inliers."""
+    """Writes source files in every format, images, a mask and a flagfile."""
     import numpy as np
     import scipy.io
     from PIL import Image

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How far completions are from the truth: conditional models against plain fillers.
+"""Measures the error of completions: conditional models against simple fillers.
 
-Over test images with the masks of the runs, prints the mean absolute error of the hidden values, in
-grey levels of 255, of every work directory's completions (one draw, and the mean of several), and
-of three fillers that learn nothing: the mean colour of the image's known pixels, the nearest known
+For test images with the masks of the runs, prints the mean absolute error of the hidden values, in
+grey levels of 255, for the completions of every work directory (one draw, and the mean of several)
+and for three fillers that learn nothing: the mean colour of the known pixels, the nearest known
 pixel, and biharmonic inpainting (scikit-image, the extra `benchmarks` of setup.py). All fill the
 same pixels of the same images. The last line is the record, in JSON.
 """
@@ -19,20 +19,21 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import numpy as np
 from scipy import ndimage
-from skimage import restoration
 
-from matnet_tf import data, experiment
+from matnet_tf.data import loading
+from matnet_tf.runs.models import load_run
+from matnet_tf.runs.workdir import read_experiment
 
 BATCH = 24
 
 
 def mean_colour(x, known):
-    """The mean of the known pixels, channel by channel, in place of the hidden ones."""
+    """Fills hidden pixels with the mean of the known ones, channel by channel."""
     return np.where(known, x, x[known[..., 0]].mean(axis=0))
 
 
 def nearest_pixel(x, known):
-    """The nearest known pixel in place of each hidden one."""
+    """Fills each hidden pixel with the nearest known one."""
     index = ndimage.distance_transform_edt(
         ~known[..., 0], return_distances=False, return_indices=True
     )
@@ -40,7 +41,9 @@ def nearest_pixel(x, known):
 
 
 def biharmonic(x, known):
-    """The smooth surface through the known pixels."""
+    """Fills hidden pixels with the smooth surface through the known ones."""
+    from skimage import restoration
+
     return restoration.inpaint_biharmonic(x, ~known[..., 0], channel_axis=-1)
 
 
@@ -48,25 +51,27 @@ FILLERS = {f.__name__: f for f in (mean_colour, nearest_pixel, biharmonic)}
 
 
 def error(completed, x, mask):
-    """Sum of the absolute errors of hidden values, in grey levels, and their number."""
+    """Returns the sum of absolute errors of hidden values, in grey levels, and their number."""
     hidden = np.broadcast_to(mask < 0.5, x.shape)
     return 255 * np.abs(np.asarray(completed, np.float64) - x)[hidden].sum(), hidden.sum()
 
 
 def main():
-    """Fills, and prints the errors."""
+    """Fills hidden pixels and prints the errors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdirs", nargs="+")
     parser.add_argument("--data_dir", default="")
-    parser.add_argument("--images", type=int, default=0, help="the first ones; 0 is all")
-    parser.add_argument("--samples", type=int, default=20, help="completions in the mean")
+    parser.add_argument(
+        "--images", type=int, default=0, help="number of images, the first ones; 0 is all"
+    )
+    parser.add_argument("--samples", type=int, default=20, help="number of completions in the mean")
     arguments = parser.parse_args()
-    models = {w: experiment.load(w).model for w in arguments.workdirs}
-    settings = [experiment.read(w).data for w in arguments.workdirs]
+    models = {w: load_run(w).model for w in arguments.workdirs}
+    settings = [read_experiment(w).data for w in arguments.workdirs]
     if len(set(settings)) > 1:
         sys.exit("the runs must have the same data and masks")
     config = dataclasses.replace(settings[0], dir=arguments.data_dir or settings[0].dir)
-    split = data.load(config, "test")
+    split = loading.load(config, "test")
     total = arguments.images or split.num_images
     errors = {}
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Exported signatures in runtimes that are not TensorFlow: OpenVINO and ONNX Runtime.
+"""Runs exported signatures in OpenVINO and ONNX Runtime.
 
     python3 -m venv /tmp/ov
     /tmp/ov/bin/pip install openvino==2026.4.1
@@ -8,10 +8,9 @@
     /tmp/onnx/bin/pip install tf2onnx==1.17.0 onnxruntime==1.31.1 tensorflow==2.21.0
     python benchmarks/runtimes.py --openvino /tmp/ov/bin/python --onnx /tmp/onnx/bin/python
 
-Each needs an environment of its own. Exports a small model of every likelihood, each signature that
-takes floats by itself, and has each runtime convert it and answer a request. Prints a JSON line for
-each model, signature and runtime: the largest difference from the Python model, relative where the
-value is above 1, or in which step it failed and the last line of the reason.
+Each runtime needs its own environment. Exports each signature of small models by itself, and makes
+each runtime convert it and answer requests. Prints a JSON line per model, signature and runtime:
+the largest difference from the Python model (relative to values above 1), or why it failed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE = 600
 
-# Programs of the other environments: a folder with `model` and `requests` in, one JSON line out.
+# Programs for the other environments. They read `model` and `requests` in a folder and print JSON.
 COMPARE = """
 import json, pathlib, pickle, sys
 import numpy as np
@@ -50,7 +49,7 @@ OPENVINO = """
 import openvino
 
 model = openvino.convert_model(str(folder / "model"))
-# Rounded as float32 is, not as faster types that it may choose.
+# By default OpenVINO may choose types that are less precise than float32.
 compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 report(compiled)
 """
@@ -73,17 +72,17 @@ RUNTIMES = {"openvino": COMPARE + OPENVINO, "onnx": COMPARE + ONNX}
 
 
 def write_signatures(kind: str, folder: pathlib.Path) -> list[str]:
-    """Writes each signature of a model as the default one of a SavedModel, with its requests."""
+    """Writes each signature of a model as its own SavedModel, with requests; returns the names."""
     import served_models
     import tensorflow as tf
 
-    from matnet_tf import signatures
+    from matnet_tf.serving import signatures
 
     model = served_models.make_model(kind)
     holder = tf.Module()
     holder.weights = tuple(weight.value for weight in model.bound_weights)
     requests: dict[str, list] = {}
-    for name, inputs, expected in served_models.answers(model, served_models.calls):
+    for name, inputs, expected in served_models.answered(model):
         requests.setdefault(name, []).append((inputs, expected))
     found = signatures.signatures_of(model)
     for name, asked in requests.items():
@@ -94,7 +93,7 @@ def write_signatures(kind: str, folder: pathlib.Path) -> list[str]:
 
 
 def ask(python: str, program: str, folder: pathlib.Path) -> dict:
-    """What a runtime makes of a signature."""
+    """Returns the difference of a runtime's answers from the model's, or why it failed."""
     try:
         done = subprocess.run(
             [python, "-c", program, folder], capture_output=True, text=True, timeout=PATIENCE
@@ -109,13 +108,13 @@ def ask(python: str, program: str, folder: pathlib.Path) -> dict:
 
 
 def main() -> None:
-    """Prints what each runtime can run."""
+    """Prints what each runtime makes of each signature."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--openvino", help="the Python of an environment with OpenVINO")
-    parser.add_argument("--onnx", help="the Python of one with tf2onnx and onnxruntime")
-    parser.add_argument("--kinds", default="dense mixture,convolutional logistic,whitened")
+    parser.add_argument("--openvino", help="Python of an environment with OpenVINO")
+    parser.add_argument("--onnx", help="Python of an environment with tf2onnx and onnxruntime")
+    parser.add_argument("--kinds", default="mixture,conditional,whitened")
     args = parser.parse_args()
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
     for kind in args.kinds.split(","):
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What drawing images value by value costs with the local autoregressive model.
+"""Measures how fast the local autoregressive model draws images value by value.
 
-Usage: benchmarks/sampling.py [--images N] [--naive_values M] configs/cifar10_cpu.flags [...]
+Usage: benchmarks/sampling.py [--images N] [--naive_values M] cifar10_cpu [...]
 
-Prints one JSON line per preset: images/s of the incremental sampler, and of the naive one, which
-runs a parallel pass over the whole image for every value. The naive one is timed over the first M
-values (all, if 0) and its time scaled to all of them. Weights are random: the speed does not depend
-on them.
+Prints one JSON line per preset: images/s of the incremental sampler, and of a naive one that runs a
+pass over the whole image for every value. The naive one is timed over the first M values (0 is all)
+and its time scaled to all values. Weights are random: the speed does not depend on them.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from matnet_tf import config, flags
 
 
 def seconds_of(call) -> float:
-    """Seconds of a call, after one that compiles."""
+    """Returns the seconds of a call, after one that compiles."""
     call()
     start = time.perf_counter()
     call()
@@ -30,21 +29,21 @@ def seconds_of(call) -> float:
 
 
 def measure(model_config: config.ModelConfig, images: int, naive_values: int) -> dict:
-    """The figures of one model."""
+    """Measures one model."""
     import math
 
     import tensorflow as tf
 
-    from matnet_tf.model import MatNet
+    from matnet_tf.model.matnet import MatNet
 
     model = MatNet(model_config)
-    layer, seed = model.likelihood, tf.constant([0, 1])
-    context = layer(model.walk(None, images, seed).h_td)
+    layer, seed = model.hierarchy.likelihood, tf.constant([0, 1])
+    context = layer(model.hierarchy.top_down_pass(None, images, seed).h_td)
     noise = tf.random.stateless_uniform([images, *model_config.image_shape], seed)
 
     @tf.function
     def whole_pass(x):
-        return layer.pixels.quantile(layer.parameters(x, context), noise)
+        return layer.observation.quantile(layer.parameters(x, context), noise)
 
     values = math.prod(model_config.image_shape)
     timed = min(naive_values or values, values)
@@ -69,11 +68,13 @@ def measure(model_config: config.ModelConfig, images: int, naive_values: int) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=32, help="drawn together")
-    parser.add_argument("--naive_values", type=int, default=0, help="timed; 0 is all")
-    parser.add_argument("presets", nargs="+", help="flagfiles of models with the local model")
+    parser.add_argument("--images", type=int, default=32, help="number of images drawn together")
+    parser.add_argument(
+        "--naive_values", type=int, default=0, help="number of values to time; 0 is all"
+    )
+    parser.add_argument("presets", nargs="+", help="presets with the local model")
     arguments = parser.parse_args()
     for preset in arguments.presets:
-        (experiment,), _ = flags.parse(config.Experiment, (), [f"--flagfile={preset}"])
+        (experiment,), _ = flags.parse(config.Experiment, (), [f"--preset={preset}"])
         figures = measure(experiment.model, arguments.images, arguments.naive_values)
         print(json.dumps({"preset": preset, **figures}), flush=True)

@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a second device, bfloat16 and XLA are worth on this machine, in one run.
+"""Measures what a second device, bfloat16 and XLA gain on this machine.
 
-    python benchmarks/scaling.py --flagfile=configs/mnist_cpu.flags --data.dir=TFDS_DIR --steps=300
+    python benchmarks/scaling.py --preset=mnist_cpu --data.dir=TFDS_DIR --steps=300
 
-Trains an experiment for a number of steps in several ways, each in a process of its own, evaluates
-what came out, and prints one JSON line for each way: images/s in training and image-samples/s in
-evaluation (the second half of the steps, and --seconds of bounds), the bound of the same test
-images with the same noise, and how all of that compares to the first way:
+Trains an experiment for some steps in several ways, each in a process of its own, evaluates the
+model, and prints one JSON line per way: images/s in training (second half of the steps),
+image-samples/s in evaluation (over --seconds), the bound of the same test images with the same
+noise, and all of these relative to the first way:
 
-    float32                one device of one thread on one core: no XLA
-    two replicas           two devices of one thread each on two cores, with a batch of the size
-                           above for each
-    two workers            the same in two processes, one core each
-    mixed_bfloat16, XLA    one device of one thread on one core
+    float32                one device with one thread on one core, without XLA
+    two replicas           two devices with one thread each on two cores, each with a whole batch
+    two workers            the same in two processes on one core each
+    mixed_bfloat16, XLA    one device with one thread on one core
 
-The bound of "two replicas" is after as many steps of twice the batch, so it is not that of one.
-Runs of a second device take two free cores; a busy machine makes every ratio meaningless.
+With two replicas or workers the global batch is twice as large, so the bound differs. They need two
+free cores; on a busy machine every ratio is meaningless.
 """
 
 from __future__ import annotations
@@ -47,13 +46,17 @@ WAYS = {
 def main() -> None:
     """Measures one way, or every way, and prints the records."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Other flags are those of bin/train."
+        description=__doc__.splitlines()[0], epilog="Other flags are those of `matnet train`."
     )
-    parser.add_argument("--steps", type=int, default=300, help="trained in each way")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of bounds, for the speed")
-    parser.add_argument("--images", type=int, default=200, help="test images in the bound")
-    parser.add_argument("--num_samples", type=int, default=10, help="K of the bound")
-    parser.add_argument("--way", choices=WAYS, help="this one in this process, as its own calls do")
+    parser.add_argument("--steps", type=int, default=300, help="steps to train in each way")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of evaluation to time")
+    parser.add_argument(
+        "--images", type=int, default=200, help="number of test images in the bound"
+    )
+    parser.add_argument(
+        "--num_samples", type=int, default=10, help="samples K per image in the bound"
+    )
+    parser.add_argument("--way", choices=WAYS, help="measure this way, in this process")
     options, rest = parser.parse_known_args()
     if options.way:
         (experiment,), _ = flags.parse(config.Experiment, (), rest)
@@ -75,7 +78,7 @@ def main() -> None:
 
 
 def run(name: str, settings: dict) -> dict:
-    """The record of a way, by one process for each of its workers; the rates of workers add up."""
+    """Measures a way, in one process per worker; evaluation rates of workers add up."""
     workers = settings.get("workers", 1)
     cores = sorted(os.sched_getaffinity(0))
     if settings.get("devices", workers) > len(cores):
@@ -107,7 +110,7 @@ def run(name: str, settings: dict) -> dict:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Returns unused ports of this machine."""
     sockets = [socket.socket() for _ in range(number)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -118,11 +121,12 @@ def free_ports(number: int) -> list[int]:
 
 
 def measure(experiment: config.Experiment, settings: dict, options: argparse.Namespace) -> dict:
-    """Trains and evaluates in one way."""
+    """Trains and evaluates in one way, in this process."""
     import tensorflow as tf
 
-    from matnet_tf import data, devices
-    from matnet_tf import experiment as experiments
+    from matnet_tf.data import loading
+    from matnet_tf.runs import devices
+    from matnet_tf.runs.models import build_model
 
     own = settings.get("devices", 1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -136,11 +140,11 @@ def measure(experiment: config.Experiment, settings: dict, options: argparse.Nam
     )
     experiment = dataclasses.replace(experiment, train=train)
     with devices.strategy_for(settings.get("devices", 0)).scope():
-        model = experiments.build_model(experiment)
-    split = data.load_for(experiment.model, experiment.data, "train")
+        model = build_model(experiment)
+    split = loading.load_for(experiment.model, experiment.data, "train")
     batches = split.training_dataset(train.batch_size, experiment.seed)
     rate = steps_per_second(model, batches, options.steps) * train.batch_size
-    test = data.load_for(experiment.model, experiment.data, "test").evaluation_dataset(
+    test = loading.load_for(experiment.model, experiment.data, "test").evaluation_dataset(
         options.images
     )
     bound, evaluated = evaluate(model, next(iter(test)), options.num_samples, own, options.seconds)
@@ -152,7 +156,7 @@ def measure(experiment: config.Experiment, settings: dict, options: argparse.Nam
 
 
 def steps_per_second(model, batches, steps: int) -> float:
-    """Trains for so many steps; gives the speed of the second half."""
+    """Trains for `steps` steps; returns the speed of the second half."""
     import keras
 
     started = []
@@ -166,15 +170,17 @@ def steps_per_second(model, batches, steps: int) -> float:
 
 
 def evaluate(model, x, num_samples: int, replicas: int, seconds: float) -> tuple[float, float]:
-    """The mean bound of images in nats, and image-samples/s, over so many seconds or one bound."""
+    """Returns the mean bound of images in nats, and image-samples/s over `seconds`."""
     import numpy as np
     import tensorflow as tf
 
-    batches = [model.checked_inputs(part) for part in tf.split(x, replicas)]
+    from matnet_tf.model.importance import log_weights_on_replicas
+
+    batches = [model.input_form.check(part) for part in tf.split(x, replicas)]
 
     def log_weights(seed: int) -> list[np.ndarray]:
         seeds = [tf.constant([seed, part]) for part in range(replicas)]
-        pieces = list(model.log_weights_on_replicas(batches, num_samples, seeds))
+        pieces = list(log_weights_on_replicas(model, batches, num_samples, seeds))
         return [np.concatenate(piece) for piece in zip(*pieces, strict=True)]
 
     whole = np.concatenate(log_weights(0), axis=1).astype(np.float64)

@@ -1,22 +1,21 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Load on a server of an exported model: speed, memory, malformed requests, a new version.
+"""Measures a server of an exported model under load: speed, memory, bad requests, a new version.
 
     python benchmarks/serving.py --workdir runs/digits
 
-Starts the stand-in of tests/model_server, in a process of its own, on a copy of the newest export,
-and asks it over gRPC from several threads, each of which waits for its answer before it asks again:
+Starts the stand-in of tests/support/model_server in its own process on a copy of the newest export,
+and sends gRPC requests from several threads, each of which waits for its answer:
 
     speed        `serving_default` at batch 1 and 32: requests per second, median, 99th percentile
-    saturation   ten minutes of it at both sizes, with 1,000 malformed requests among them; each
-                 must get the error that names what is wrong, each good one the bytes that it gets
-                 when it is alone, and the server's memory must stay where it is
-    version      a second version appears under load: no request may fail, and the second is the
-                 one that is served in the end; `served` has the seconds of each change
+    saturation   ten minutes of both sizes, with 1,000 malformed requests among them. Each of those
+                 must get an error that names the mistake, each good one the answer that it gets
+                 alone (within TOLERANCE), and the server's memory must not grow
+    version      a second version appears under load: no request may fail, and the second version
+                 must be served in the end; `served` has the seconds of each change
 
-Prints one JSON line, which also has the size of the export and the time to load it. Exit status: 1
-if a request went wrong or was lost, or the memory grew by more than GROWTH from the first minute's
-end on.
+Prints one JSON line, with the size of the export and its load time too. Exits with 1 if a request
+failed, an answer was wrong, or the memory grew by more than GROWTH after the first minute.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
 import grpc
@@ -43,22 +44,23 @@ import numpy as np
 from grpc_client import GrpcClient
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-GROWTH = 0.05  # of the memory: what allocators may still take after the first minute
+TOLERANCE = 1e-5
+GROWTH = 0.05  # of the memory
 BATCHES = (1, 32)
-KINDS = 5  # requests of each size with other images, so that mixed up answers show
+KINDS = 5  # requests per size, each with other images, so that mixed up answers are noticed
 CLIENTS = 4
-PATIENCE = 600  # seconds that a second version may take to be loaded and warmed up under load
+PATIENCE = 600  # seconds for a second version to be loaded and warmed up under load
 
 
 def malformed(image_shape: list[int]) -> list[tuple[str, dict, str]]:
-    """Signature, inputs, and what the error has to say."""
+    """Returns signatures, inputs, and what the error has to say."""
     good = np.zeros((2, *image_shape), np.float32)
     return [
         ("serving_default", {"images": good[:, 1:]}, "images"),
         ("serving_default", {"images": good[0]}, "images"),
         ("serving_default", {"images": good + 2}, "images must be"),
         ("serving_default", {"images": good * np.nan}, "images must be"),
-        ("serving_default", {"images": good[:0]}, "images must be"),
+        ("serving_default", {"images": good[:0]}, "images must have"),
         ("serving_default_serialized", {"images": [b"no picture"]}, "images_as_PNG_or_JPEG"),
         ("log_likelihood", {"images": good, "num_samples": np.int32(0)}, "num_samples must lie"),
         ("log_likelihood", {"images": good, "num_samples": np.int32(10**6)}, "num_samples must"),
@@ -71,7 +73,13 @@ def malformed(image_shape: list[int]) -> list[tuple[str, dict, str]]:
 
 
 class Load:
-    """Threads that ask, and what came of it."""
+    """Threads that send requests, and what came of them.
+
+    Args:
+      address: Address of the server.
+      batches: Numbers of images per request.
+      spread: Seconds between malformed requests; 0 sends none.
+    """
 
     def __init__(self, address: str, batches: tuple[int, ...], spread: float = 0.0):
         self._client, self._spread = GrpcClient(address), spread
@@ -86,10 +94,10 @@ class Load:
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._next_bad = time.monotonic() + spread
 
-    def run(self, seconds: float, go_on=lambda: True) -> float:
-        """Asks for a while, or until it need not go on; gives the seconds that it took."""
+    def run(self, seconds: float, go_on: Callable[[], bool] = lambda: True) -> float:
+        """Sends requests for some seconds, or until `go_on` is false; returns the seconds taken."""
         started = time.monotonic()
-        threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
         try:
@@ -101,7 +109,7 @@ class Load:
                 thread.join()
         return time.monotonic() - started
 
-    def _ask(self) -> None:
+    def _work(self) -> None:
         while not self._ended.is_set() and len(self.wrong) < 100:
             with self._lock:
                 now = time.monotonic()
@@ -109,14 +117,14 @@ class Load:
                 self._next_bad += self._spread if bad else 0
                 good = next(self._good)
             if bad:
-                self._ask_badly(*bad)
+                self._send_malformed(*bad)
             else:
-                self._ask_well(*good)
+                self._send(*good)
 
     def _elbo(self, images: np.ndarray) -> np.ndarray:
         return self._client.predict("serving_default", images=images)["elbo"]
 
-    def _ask_well(self, images: np.ndarray, expected: np.ndarray) -> None:
+    def _send(self, images: np.ndarray, expected: np.ndarray) -> None:
         started = time.monotonic()
         try:
             elbo = self._elbo(images)
@@ -124,10 +132,10 @@ class Load:
             self.wrong.append(f"{len(images)} images: {error.details()}")
             return
         self.seconds.append(time.monotonic() - started)
-        if elbo.tobytes() != expected.tobytes():
+        if not np.allclose(elbo, expected, TOLERANCE, TOLERANCE):
             self.wrong.append(f"{len(images)} images got {elbo}, not {expected}")
 
-    def _ask_badly(self, signature: str, inputs: dict, message: str) -> None:
+    def _send_malformed(self, signature: str, inputs: dict, message: str) -> None:
         try:
             self._client.predict(signature, **inputs)
         except grpc.RpcError as error:
@@ -140,7 +148,7 @@ class Load:
             self.wrong.append(f"{signature} was answered: {message!r}")
 
     def summary(self, taken: float) -> dict[str, float]:
-        """Requests per second, and milliseconds of the median and the 99th percentile."""
+        """Returns requests per second, and the median and 99th percentile in milliseconds."""
         found = np.array(self.seconds) * 1000
         median, late = np.percentile(found, [50, 99])
         rate = round(len(found) / taken, 1)
@@ -148,7 +156,7 @@ class Load:
 
 
 def memory(process: subprocess.Popen) -> float:
-    """MiB that the server has in memory."""
+    """Returns the server's resident memory in MiB."""
     if process.poll() is not None:
         raise SystemExit(f"the server ended with status {process.returncode}")
     text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
@@ -156,7 +164,7 @@ def memory(process: subprocess.Popen) -> float:
 
 
 def saturation(address: str, process: subprocess.Popen, seconds: float, count: int) -> dict:
-    """Load for a long time with malformed requests in it."""
+    """Sends load with `count` malformed requests in it, and watches the memory."""
     seen, load = [], Load(address, BATCHES, spread=0.95 * seconds / count)
 
     def go_on():
@@ -176,7 +184,7 @@ def saturation(address: str, process: subprocess.Popen, seconds: float, count: i
 
 
 def new_version(address: str, folder: pathlib.Path, seconds: float) -> dict:
-    """A copy of version 1 appears as version 2 under load, which goes on when it has gone over."""
+    """Makes a copy of version 1 appear as version 2 under load, which goes on after the change."""
     load, client, seen = Load(address, BATCHES), GrpcClient(address), []
     shutil.copytree(folder / "1", folder / "copy")
     started = time.monotonic()
@@ -194,53 +202,55 @@ def new_version(address: str, folder: pathlib.Path, seconds: float) -> dict:
     return {"answered": len(load.seconds), "wrong": load.wrong[:5], "served": seen}
 
 
-def size_of(folder: pathlib.Path) -> float:
-    """MiB of all files in it."""
-    return round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 2**20, 2)
-
-
 def start(folder: pathlib.Path) -> tuple[subprocess.Popen, str, str]:
-    """The server, its address, and what it said of its start."""
+    """Starts the server; returns its process, its address, and what it logged."""
     log = (folder.parent / "log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "model_server", f"--model_base_path={folder}"],
-        cwd=ROOT / "tests",
+        cwd=ROOT / "tests" / "support",
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
     )
     line = process.stdout.readline()
     log.seek(0)
-    said = log.read()
+    logged = log.read()
     if not line:
-        raise SystemExit(said)
-    return process, f"localhost:{json.loads(line)['grpc']}", said
+        raise SystemExit(logged)
+    return process, f"localhost:{json.loads(line)['grpc']}", logged
+
+
+def measure(export: pathlib.Path, seconds: float, count: int) -> dict:
+    """Returns the figures of a server of one export."""
+    files = [path for path in export.rglob("*") if path.is_file()]
+    record = {"export_mib": round(sum(path.stat().st_size for path in files) / 2**20, 2)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary) / "export"
+        shutil.copytree(export, folder / "1")
+        process, address, logged = start(folder)
+        try:
+            record["start"] = re.search("version 1 .*", logged)[0]
+            record["memory_mib"] = round(memory(process))
+            for batch in BATCHES:
+                load = Load(address, (batch,))
+                record[f"batch_{batch}"] = load.summary(load.run(seconds / 20))
+            record["saturation"] = saturation(address, process, seconds, count)
+            record["version"] = new_version(address, folder, seconds / 20)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    return record
 
 
 def main() -> int:
-    """Prints the figures of one server."""
+    """Prints the figures and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--seconds", type=float, default=600, help="of saturation")
     parser.add_argument("--malformed", type=int, default=1000)
     args = parser.parse_args()
     versions = [p for p in (args.workdir / "export").iterdir() if p.name.isdecimal()]
-    newest = max(versions, key=lambda path: int(path.name))
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary) / "export"
-        shutil.copytree(newest, folder / "1")
-        process, address, said = start(folder)
-        try:
-            record = {"export_mib": size_of(newest), "start": re.search("version 1 .*", said)[0]}
-            record["memory_mib"] = round(memory(process))
-            for batch in BATCHES:
-                load = Load(address, (batch,))
-                record[f"batch_{batch}"] = load.summary(load.run(args.seconds / 20))
-            record["saturation"] = saturation(address, process, args.seconds, args.malformed)
-            record["version"] = new_version(address, folder, args.seconds / 20)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    record = measure(max(versions, key=lambda p: int(p.name)), args.seconds, args.malformed)
     print(json.dumps(record))
     saturated, swapped = record["saturation"], record["version"]
     good = (

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training and evaluation speed of presets, beside this machine's matrix-multiplication rate.
+"""Measures training and evaluation speed of presets against the rate of matrix products.
 
-Usage: benchmarks/throughput.py [--seconds N] configs/mnist_fc.flags [configs/mnist_conv.flags ...]
+Usage: benchmarks/throughput.py [--seconds N] mnist_fc [mnist_conv ...]
 
 Prints one JSON line per preset: images/s in training, FLOPs per image (counted by TensorFlow's
-profiler in the graph of the forward pass, and three times that for a training step), the share of
+profiler in the graph of the forward pass; a training step counts three times that), the share of
 the float32 matmul rate measured in the same run, image-samples/s of the importance-weighted bound,
-and what running the bottom-up pass once per image gains over running it for every sample. Images
-are random: the speed does not depend on them.
+and the gain of one bottom-up pass per image over one per sample. Images are random: the speed does
+not depend on them.
 
-Every rate is over N seconds or one call, whichever is longer, after a call that compiles. So that a
-call of a large preset does not take minutes, a training execution has one step where the preset's
-own `steps_per_execution` would not fit into N seconds, and the bound is measured on fewer images
-where ten would not; both numbers are printed.
+Every rate is measured over N seconds or one call, whichever is longer, after a call that compiles.
+To keep calls of large presets short, a training execution has one step if the preset's own
+`steps_per_execution` would take longer than N seconds, and the bound has fewer than ten images if
+ten would; both numbers are printed.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from matnet_tf import config, flags
 
 
 def seconds_of(step) -> float:
-    """How long one call of `step` takes."""
+    """Returns the seconds that one call of `step` takes."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
 def rate_of(step, seconds: float) -> float:
-    """Calls of `step` per second, over `seconds` or over one call if that takes longer.
+    """Returns calls of `step` per second, over `seconds` or over one call if it takes longer.
 
     The first call, which compiles, does not count. Neither does the second, which still warms up,
-    unless it took all of the time.
+    unless it takes all of the time.
     """
     step()
     first = seconds_of(step)
@@ -51,7 +51,7 @@ def rate_of(step, seconds: float) -> float:
 
 
 def matmul_rate(seconds: float, size: int = 2048) -> float:
-    """float32 GFLOP/s of a large matrix product."""
+    """Returns the float32 GFLOP/s of a large matrix product."""
     import tensorflow as tf
 
     a = tf.random.stateless_normal([size, size], [0, 1])
@@ -60,7 +60,7 @@ def matmul_rate(seconds: float, size: int = 2048) -> float:
 
 
 def forward_flops(function, *specs) -> int:
-    """Floating-point operations in the graph of `function`, by TensorFlow's profiler."""
+    """Counts floating-point operations in the graph of `function`, with TensorFlow's profiler."""
     import tensorflow as tf
 
     graph = tf.function(function).get_concrete_function(*specs).graph
@@ -71,19 +71,19 @@ def forward_flops(function, *specs) -> int:
 
 
 def measure(experiment: config.Experiment, seconds: float) -> dict:
-    """All the figures of one preset."""
+    """Measures one preset."""
     import numpy as np
     import tensorflow as tf
 
-    from matnet_tf import experiment as experiments
+    from matnet_tf.runs.models import build_model
 
     train, shape = experiment.train, experiment.model.image_shape
-    model = experiments.build_model(experiment)
+    model = build_model(experiment)
     x = (np.random.default_rng(0).random((train.batch_size, *shape)) < 0.2).astype(np.float32)
     steps, rate = training_rate(model, x, seconds)
     training = train.batch_size * rate
     one = tf.TensorSpec([1, *shape]), tf.TensorSpec([2], tf.int32)
-    flops = forward_flops(lambda x, seed: model.bound_and_trace(x, seed)[0].elbo, *one)
+    flops = forward_flops(lambda x, seed: model.hierarchy.elbo(x, seed).elbo, *one)
     matmul = matmul_rate(seconds / 2)
     return {
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
@@ -100,10 +100,10 @@ def measure(experiment: config.Experiment, seconds: float) -> dict:
 
 
 def training_rate(model, x, seconds: float) -> tuple[int, float]:
-    """Steps of an execution, and steps per second.
+    """Returns the number of steps per execution, and steps per second.
 
-    An execution has the steps that the model was compiled with if they fit into `seconds`, going
-    by the speed of single steps, and one step otherwise.
+    An execution has as many steps as the model was compiled with, if these are estimated to fit
+    into `seconds`, and one step otherwise.
     """
     import tensorflow as tf
 
@@ -122,10 +122,9 @@ def training_rate(model, x, seconds: float) -> tuple[int, float]:
 
 
 def evaluation_rates(model, x, seconds: float, num_samples: int = 100) -> dict:
-    """Image-samples/s of the bound, with the bottom-up pass once per image and once per sample.
+    """Measures image-samples/s of the bound, with a bottom-up pass per image and one per sample.
 
-    A call has up to ten images: as many as fit into `seconds`, going by the speed of one, but at
-    least that one.
+    A call has up to ten images: as many as are estimated to fit into `seconds`, at least one.
     """
     import tensorflow as tf
 
@@ -143,19 +142,19 @@ def evaluation_rates(model, x, seconds: float, num_samples: int = 100) -> dict:
 
 
 def bound_of(model, x, num_samples: int):
-    """A call that runs the bottom-up pass for every row of `x`, and `num_samples` draws for it."""
+    """Returns a function that computes the log-weights of `x` from one bottom-up pass per row."""
     import tensorflow as tf
 
-    seed = tf.constant([0, 0])
-    function = tf.function(lambda: model.log_weight(x, model.guide.watch(x), num_samples, seed))
+    hierarchy, seed = model.hierarchy, tf.constant([0, 0])
+    function = tf.function(lambda: hierarchy.log_weight(x, hierarchy.encode(x), num_samples, seed))
     return lambda: function().numpy()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("presets", nargs="+", help="flagfiles")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds per measurement")
+    parser.add_argument("presets", nargs="+", help="names of presets")
     arguments = parser.parse_args()
     for preset in arguments.presets:
-        (experiment,), _ = flags.parse(config.Experiment, (), [f"--flagfile={preset}"])
+        (experiment,), _ = flags.parse(config.Experiment, (), [f"--preset={preset}"])
         print(json.dumps({"preset": preset, **measure(experiment, arguments.seconds)}), flush=True)

@@ -1,30 +1,30 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command line that both clients have: options, a signature, and `name=value` inputs."""
+"""The command line of both clients: options, a signature, and inputs as `name=value`."""
 
 import argparse
 import json
 
 
 def parsed(description, where, default, read, arguments):
-    """What a client was asked for, or the end of the program with status 2.
+    """Parses a client's command line; exits with status 2 if it is wrong.
 
     Args:
-      description: of the client, in one line.
-      where: the option that says where the server is, such as `--url`, and its default.
-      default: its value when it is not given.
-      read: makes a value of a file's path, given as `name=@path`, and says whether it is one of
-        several: `(value, several)`.
-      arguments: without the program's name; None for those of this process.
+      description: What the client does, in one line.
+      where: Name of the option for the server's address, such as `--url`.
+      default: Its default.
+      read: Function that reads a file given as `name=@path` and returns `(value, several)`:
+        `several` is whether the value is one element of a list, such as one of several pictures.
+      arguments: Command line without the program's name, or None for this process's own.
 
     Returns:
-      `where`, `model`, `version`, `signature`, and `inputs` by name.
+      A namespace with `where`, `model`, `version`, `signature`, and `inputs` (a dictionary).
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(where, dest="where", default=default)
     parser.add_argument("--model", default="matnet")
     parser.add_argument("--version", type=int)
-    parser.add_argument("signature", help="its name, or `status`")
+    parser.add_argument("signature", help="name of the signature, or `status`")
     parser.add_argument("inputs", nargs="*", metavar="name=value")
     given = parser.parse_args(arguments)
     try:

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Asks a served MatNet over gRPC; needs the package `tensorflow-serving-api` (extra `serving`).
+"""Sends requests to a served MatNet over gRPC; needs `tensorflow-serving-api` (extra `serving`).
 
     python examples/grpc_client.py status
     python examples/grpc_client.py log_likelihood_serialized images=@a.png images=@b.png
     python examples/grpc_client.py sample num=4 temperature=0.9 seed=7
     python examples/grpc_client.py encode images=@images.npy
 
-Inputs are `name=value`: the value is JSON, or `@` and a file: of NumPy (.npy), or a PNG or JPEG
-picture, of which there may be several. What is left out has its default. Prints the outputs as
-JSON. Exit status: 0; 1 if the server refused or is not there; 2 for a wrong command line.
+Inputs are `name=value`. A value is JSON, or `@` and the path of a NumPy array (.npy) or of a PNG or
+JPEG image; several images make a batch. Missing inputs have their defaults. Prints the outputs as
+JSON. Exit status: 0, 1 if the server refuses or cannot be reached, 2 for a wrong command line.
 """
 
 import json
@@ -33,17 +33,17 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-TIMEOUT = 600  # seconds, of one request
-MOST_BYTES = 1 << 30  # of one message; gRPC alone would stop at 4 MiB
+TIMEOUT = 600  # seconds per request
+MOST_BYTES = 1 << 30  # per message; the default of gRPC is 4 MiB
 
 
 class GrpcClient:
-    """A model on a server. What goes wrong is a `grpc.RpcError`, with the server's own words.
+    """A model on a server. Errors are `grpc.RpcError`s with the server's message.
 
     Args:
-      address: of the server, such as localhost:8500.
-      model: the name that it is served under.
-      version: a number; the newest by default.
+      address: Address of the server, such as localhost:8500.
+      model: Name of the model on the server.
+      version: Version number; the newest by default.
     """
 
     def __init__(self, address="localhost:8500", model="matnet", version=None):
@@ -54,7 +54,7 @@ class GrpcClient:
         self._signatures = None
 
     def status(self):
-        """The states of the model's versions, as the server gives them."""
+        """Returns the states of the model's versions, as the server reports them."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self._model
         service = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -62,7 +62,7 @@ class GrpcClient:
         return json_format.MessageToDict(answer, preserving_proto_field_name=True)
 
     def signatures(self):
-        """The SignatureDefs by name."""
+        """Returns the SignatureDefs by name."""
         if self._signatures is None:
             request = get_model_metadata_pb2.GetModelMetadataRequest()
             self._name(request.model_spec)
@@ -74,11 +74,11 @@ class GrpcClient:
         return self._signatures
 
     def predict(self, signature="serving_default", **inputs):
-        """The outputs of a signature by name, as arrays.
+        """Returns the outputs of a signature by name, as arrays.
 
         Args:
-          signature: its name.
-          **inputs: what NumPy makes arrays of; bytes where the signature takes files.
+          signature: Name of the signature.
+          **inputs: Arrays, or what NumPy converts to arrays; bytes where the signature takes files.
         """
         request = predict_pb2.PredictRequest()
         self._name(request.model_spec)
@@ -97,19 +97,19 @@ class GrpcClient:
 
 
 def file(path):
-    """A picture's bytes, as a `..._serialized` signature takes them."""
+    """Returns the bytes of an image file, for a `..._serialized` signature."""
     return pathlib.Path(path).read_bytes()
 
 
 def read(path):
-    """A file's array, or a picture, of which there may be several."""
-    return (
-        (np.load(path, allow_pickle=False), False) if path.endswith(".npy") else (file(path), True)
-    )
+    """Returns a file's array, or an image; and whether it is one of several."""
+    if path.endswith(".npy"):
+        return np.load(path, allow_pickle=False), False
+    return file(path), True
 
 
 def main(arguments=None):
-    """Prints what the server answers; gives the exit status."""
+    """Prints the server's answer and returns the exit status."""
     line, default = __doc__.splitlines()[0], "localhost:8500"
     given = command_line.parsed(line, "--address", default, read, arguments)
     client = GrpcClient(given.where, given.model, given.version)
@@ -122,7 +122,7 @@ def main(arguments=None):
     except grpc.RpcError as error:
         print(f"grpc_client: {error.code().name}: {error.details()}", file=sys.stderr)
         return 1
-    except (TypeError, ValueError) as error:  # The values are not of the input's type.
+    except (TypeError, ValueError) as error:  # A value does not fit the type of its input.
         print(f"grpc_client: {error}", file=sys.stderr)
         return 2
     print(json.dumps(answer))

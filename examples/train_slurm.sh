@@ -2,16 +2,16 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Trains on all nodes of a Slurm job, one process a node:
-#   sbatch --nodes=2 examples/train_slurm.sh --flagfile=configs/mnist_fc.flags --workdir=/shared/runs/a
-# Submit it from the checkout; the work directory must be on a file system that all nodes share.
-# Preempted, or when a node is lost, the job is queued again and resumes.
+# Trains on all nodes of a Slurm job, with one process per node:
+#   sbatch --nodes=2 examples/train_slurm.sh --preset=mnist_fc --workdir=/shared/runs/a
+# Submit it from the checkout. All nodes must share the file system of the work directory.
+# If the job is preempted or loses a node, it is queued again and resumes.
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 set -uo pipefail
 
-retry=75
+retry=75 # The exit status of a run that can be resumed.
 export PYTHON=${PYTHON:-.venv/bin/python}
 port=${PORT:-12355}
 CLUSTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&:$port\"/" | paste -sd, -)

@@ -4,7 +4,7 @@
 
     import matnet_tf as matnet
 
-    model = matnet.MatNet(matnet.ModelConfig((28, 28, 1), (matnet.Stage(1, 400, 32, 4),)))
+    model = matnet.MatNet(matnet.ModelConfig((28, 28, 1), (matnet.Scale(1, 400, 32, 4),)))
 
 Names are imported when first used, so that a program can refuse a wrong flag before TensorFlow is
 loaded.
@@ -17,53 +17,39 @@ import os
 # for before TensorFlow is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# Where public names are: `name -> module`, or `name -> module:name` of an alias.
 _NAMES = {
     "ClusterConfig": "config",
-    "ConditionalMatNet": "conditional",
+    "ConditionalMatNet": "model.conditional",
     "DataConfig": "config",
+    "ElboLoss": "config",
     "EvaluateConfig": "config",
     "Experiment": "config",
     "ImputeConfig": "config",
-    "MatNet": "model",
+    "MatNet": "model.matnet",
     "ModelConfig": "config",
+    "Scale": "config",
     "ScoreConfig": "config",
-    "Stage": "config",
+    "Stage": "config:Scale",  # The name of version 0.1.
     "TrainConfig": "config",
-    "TwoStageMatNet": "conditional",
     "__version__": "version",
 }
-_MODULES = (
-    "bounds",
-    "clusters",
-    "conditional",
-    "config",
-    "data",
-    "devices",
-    "distributions",
-    "evaluation",
-    "experiment",
-    "export",
-    "figures",
-    "imputation",
-    "layers",
-    "masks",
-    "likelihoods",
-    "descent",
-    "network",
-    "optimization",
-    "preprocessing",
-    "scores",
-    "training",
-)
+_MODULES = {
+    "bounds": "model.bounds",
+    "config": "config",
+    "data": "data",
+    "devices": "runs.devices",
+}
 
 __all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604 - every name is a string.
 
 
 def __getattr__(name):
     if name in _NAMES:
-        return getattr(importlib.import_module(f"matnet_tf.{_NAMES[name]}"), name)
+        module, _, attribute = _NAMES[name].partition(":")
+        return getattr(importlib.import_module(f"matnet_tf.{module}"), attribute or name)
     if name in _MODULES:
-        return importlib.import_module(f"matnet_tf.{name}")
+        return importlib.import_module(f"matnet_tf.{_MODULES[name]}")
     raise AttributeError(f"module 'matnet_tf' has no attribute {name!r}")
 
 

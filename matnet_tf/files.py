@@ -1,13 +1,14 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there, folders that are not left empty, locks between processes.
+"""Files that are whole or absent, folders that are not left empty, and locks between processes.
 
-The system lets go of a lock when the process that holds it ends, however that comes about.
+The system releases a lock when the process that holds it ends, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -15,25 +16,29 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
+
 __all__ = [
     "config_path",
     "folder_for_work",
-    "lock",
     "lock_part",
+    "locked",
     "reason_of",
     "unlock_part",
     "write_whole",
 ]
 
-# What TensorFlow puts around its words: the operation.
+# What file systems without locks answer.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+# TensorFlow's messages contain the name of the operation.
 _OPERATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
 
 
 def config_path(workdir: str | os.PathLike) -> pathlib.Path:
-    """The config.json of a work directory.
+    """Returns the path of the config.json of a work directory.
 
     Raises:
-      ValueError: if there is none, so that it is no work directory.
+      ValueError: If there is none, so that the folder is not a work directory.
     """
     path = pathlib.Path(workdir, "config.json")
     if not path.is_file():
@@ -42,17 +47,21 @@ def config_path(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes files so that a reader, or a crash, sees each as it was or whole.
+    """Writes files such that a reader, or a crash, finds each one in its old form or its new form.
 
-    An error or an interrupt in the writing leaves all of them as they were, and nothing beside.
+    If an error or an interrupt occurs while they are written, all keep their old form and no other
+    file is left behind.
+
+    Args:
+      contents: The bytes of each file.
 
     Raises:
-      OSError: that names the file that could not be written.
+      OSError: If a file cannot be written; it names the file.
     """
     temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
-            _write_through(temporary[path], content, path)
+            _write_and_sync(temporary[path], content, path)
         for path in contents:
             os.replace(temporary[path], path)
     finally:
@@ -61,11 +70,12 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _write_through(temporary: pathlib.Path, content: bytes, path: pathlib.Path) -> None:
-    """Writes a file, to the disk itself; of a full one the error names the path meant."""
+def _write_and_sync(temporary: pathlib.Path, content: bytes, path: pathlib.Path) -> None:
+    """Writes a temporary file to the disk; an error names the final path."""
     try:
-        temporary.write_bytes(content)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
@@ -73,45 +83,59 @@ def _write_through(temporary: pathlib.Path, content: bytes, path: pathlib.Path) 
 
 @contextlib.contextmanager
 def folder_for_work(path: pathlib.Path) -> Iterator[None]:
-    """Makes a folder before the work whose files it is for, and removes it if there are none."""
-    made = not path.exists()
+    """Creates a folder for the files of a block of code, and removes it if none were written."""
+    created = not path.exists()
     path.mkdir(exist_ok=True)
     try:
         yield
     finally:
-        if made:
+        if created:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
 
-def lock(file: Any, wait: bool = False) -> bool:
-    """Locks an open file, or a folder, for this process until it is closed.
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, timeout: float = -1) -> Iterator[bool]:
+    """Holds a lock on a file, which it creates, inside a with statement.
 
     Args:
-      file: what has a descriptor, or a descriptor.
-      wait: whether to wait until other processes have let go of it.
+      path: The file.
+      timeout: Seconds to wait for another process; -1 waits for as long as it takes.
 
-    Returns:
-      held: False if another process holds it.
+    Yields:
+      False if the file system has no locks, so that nothing is held.
 
     Raises:
-      OSError: if the file system has no locks.
+      filelock.Timeout: If another process holds the lock.
+      OSError: If the file cannot be written.
     """
+    # filelock's substitute, a marker file, would outlive a process killed on another machine.
+    lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.acquire()
+    except NotImplementedError:
+        pass  # How filelock 3 says that there are no locks.
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def lock_part(file: Any, number: int) -> bool:
-    """Locks one of the numbered parts of a file open for writing, until `unlock_part`.
+    """Locks one of the numbered parts of a file for this process, until `unlock_part`.
+
+    Args:
+      file: A file object, open for writing.
+      number: Number of the part, from 0.
 
     Returns:
-      held: False if another process holds it.
+      False if another process holds the lock.
 
     Raises:
-      OSError: if the file system has no locks.
+      OSError: If the file system has no locks.
     """
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
@@ -121,14 +145,18 @@ def lock_part(file: Any, number: int) -> bool:
 
 
 def unlock_part(file: Any, number: int) -> None:
-    """Lets go of a part; nothing happens where the file system has no locks."""
+    """Releases the lock of a part; does nothing if the file system has no locks."""
     with contextlib.suppress(OSError):
         fcntl.lockf(file, fcntl.LOCK_UN, 1, number)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a file could not be read or written, in one short line, as a library's error has it."""
+    """Returns why a file could not be read or written, in one short line.
+
+    Args:
+      error: An error of the system, of TensorFlow or of another library.
+    """
     lines = _OPERATION.sub("", str(error)).strip().splitlines()
-    # TensorFlow puts the system's own words last, behind a long path.
+    # TensorFlow puts the system's message last, after a long path.
     words = lines[0].rsplit("; ", 1)[-1] if lines else ""
     return words[:200] or type(error).__name__

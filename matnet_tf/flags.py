@@ -1,11 +1,10 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The programs' command line: dataclass trees as dotted flags, flagfiles, help and errors.
+"""Dataclass trees as dotted flags, flagfiles, presets, help texts and one-line errors.
 
-Every field of a dataclass of `matnet_tf.config` is a flag, `--train.steps=1000`; a preset in
-`configs/` is a file of such flags. The flags live in a private `absl.flags.FlagValues`, so nothing
-here touches those of other libraries. TensorFlow is not imported here: a wrong flag is refused in
-a fraction of a second.
+Every field of a dataclass in `matnet_tf.config` is a flag, such as `--train.steps=1000`; a preset
+is a file of such flags. Flags are parsed with a private `absl.flags.FlagValues`, so the flags of
+other libraries stay untouched. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,55 +13,53 @@ import contextlib
 import dataclasses
 import difflib
 import gc
+import inspect
 import os
+import pathlib
 import re
-import sys
 import textwrap
-import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
 from matnet_tf import config
-from matnet_tf.files import config_path, reason_of
+from matnet_tf.files import reason_of
 
 __all__ = [
-    "DATA_DIR",
-    "RUN",
-    "WEIGHTS",
-    "WORKDIR",
     "Flag",
     "changes_of",
     "flags_of",
+    "help_text",
     "importing",
+    "one_line",
     "parse",
-    "run",
+    "preset_names",
+    "preset_path",
     "to_flags",
 ]
 
-_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
-_USAGE_ERROR = 2
-# What TensorFlow, which is not imported here, and Python say when the machine is at fault.
+_PRESETS = pathlib.Path(__file__).parent / "presets"
+# Errors of the machine rather than of our code, by name: TensorFlow's are not imported here.
 _SYSTEM_ERRORS = {
     *("MemoryError", "ResourceExhaustedError", "DataLossError", "NotFoundError"),
     "PermissionDeniedError",
 }
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_KINDS = {
+_SCALARS = {
     int: (int, "a whole number"),
     float: (float, "a number"),
     bool: (lambda text: _BOOLEANS[text.lower()], "true or false"),
 }
-# A quote would become part of the value, and so would a comment behind it.
+# Quotes and trailing comments are refused: they would become part of the value.
 _FLAGFILE_LINE = re.compile(r"""--?[\w.]+(=(?!["'])((?!\s#).)*)?""")
 _FLAGFILE_HELP = (
-    "puts a file of flags in this place, such as a preset of configs/: one --flag=value a line, "
-    "without quotes; lines that start with # are comments; a --flagfile in it is looked up beside "
-    "it. Of a flag given twice the later value wins: the file overrides the flags before "
-    "--flagfile and is overridden by those after it."
+    "Reads flags from a file, as if they stood here: one --flag=value per line, without quotes. "
+    "Lines that start with # are comments; a --flagfile within the file is relative to it. If a "
+    "flag is given twice, the last value wins, so the file overrides the flags before --flagfile "
+    "and flags after it override the file."
 )
 
 
@@ -71,13 +68,13 @@ class Flag:
     """One flag of a program.
 
     Attributes:
-      name: dotted name, without the dashes.
-      help: what the value means, for `--help`.
-      default: value when the flag is not given; None makes the flag required, or optional.
-      type: type of the value: int, float, bool, str, or a tuple of these or of stages.
-      choices: the values allowed; empty allows all.
-      optional: whether a flag without a default may be left out; `main` then does not get it.
-      check: raises a ValueError for a value of a type that is right, but will not do.
+      name: Dotted name, without dashes.
+      help: Meaning of the value, for `--help`.
+      default: Value if the flag is not given. None makes the flag required, unless it is optional.
+      type: int, float, bool, str, or a tuple of these or of `Scale`.
+      choices: Allowed values; empty allows all.
+      optional: Whether a flag without a default may be left out; `main` then does not receive it.
+      check: Called with the value given; raises a ValueError if it will not do.
     """
 
     name: str
@@ -90,19 +87,13 @@ class Flag:
 
     @property
     def required(self) -> bool:
-        """Whether a command line must have the flag."""
+        """Whether the command line must contain the flag."""
         return self.default is None and not self.optional
-
-    @classmethod
-    def of(cls, owner: type, field: str, prefix: str = "") -> Flag:
-        """The flag of one field of a dataclass, for programs that need that field alone."""
-        return next(f for f in flags_of(owner, prefix) if f.name == prefix + field)
 
 
 def flags_of(owner: type, prefix: str = "") -> list[Flag]:
-    """The flags of a dataclass tree; those of a nested dataclass are dotted."""
-    hints = typing.get_type_hints(owner)
-    found = []
+    """Returns the flags of a dataclass tree; the fields of nested dataclasses are dotted."""
+    hints, found = typing.get_type_hints(owner), []
     for field in dataclasses.fields(owner):
         name, hint = prefix + field.name, hints[field.name]
         if dataclasses.is_dataclass(hint):
@@ -114,14 +105,14 @@ def flags_of(owner: type, prefix: str = "") -> list[Flag]:
 
 
 def changes_of(owner: type, prefix: str) -> list[Flag]:
-    """The flags of a dataclass that a program changes: of its fields it gets those given alone."""
+    """Returns the flags of a dataclass, all optional, for programs that change some fields."""
     return [
         dataclasses.replace(flag, default=None, optional=True) for flag in flags_of(owner, prefix)
     ]
 
 
 def to_flags(tree: Any, prefix: str = "") -> list[str]:
-    """The command line that gives every field of a dataclass tree its value, as in a preset."""
+    """Returns the command line that gives every field of a dataclass tree its value."""
     lines = []
     for field in dataclasses.fields(tree):
         name, value = prefix + field.name, getattr(tree, field.name)
@@ -132,18 +123,30 @@ def to_flags(tree: Any, prefix: str = "") -> list[str]:
     return lines
 
 
-WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints and results")
-RUN = dataclasses.replace(WORKDIR, check=config_path)  # where there must be one already
-WEIGHTS = Flag.of(config.EvaluateConfig, "weights")
-DATA_DIR = Flag.of(config.DataConfig, "dir", "data.")
-_DEBUG = Flag("debug", "show the traceback of an error", False, bool)
+def preset_names() -> list[str]:
+    """Returns the names of the presets that come with the package."""
+    return sorted(path.stem for path in _PRESETS.glob("*.flags"))
+
+
+def preset_path(name: str) -> str:
+    """Returns the flagfile of a preset.
+
+    Raises:
+      ValueError: If there is no such preset; the message has the nearest name and the list.
+    """
+    known = preset_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown preset {name!r}; {hint}The presets are {', '.join(known)}")
+    return str(_PRESETS / f"{name}.flags")
 
 
 @contextlib.contextmanager
-def importing():
-    """For imports of TensorFlow, which take a third less time when nobody looks for garbage.
+def importing() -> Iterator[None]:
+    """Speeds up the import of TensorFlow by a third: garbage collection waits until it is over.
 
-    What was imported stays out of later collections as well, so that a program ends sooner, too.
+    Later collections skip the imported objects, so that programs also end sooner.
     """
     gc.disable()
     try:
@@ -153,52 +156,10 @@ def importing():
         gc.enable()
 
 
-def run(
-    name: str,
-    tree: type | None,
-    extra: Sequence[Flag],
-    main: Callable[..., int | None],
-    description: str,
-) -> int:
-    """Parses `sys.argv`, calls a program's `main` and turns its errors into one line.
-
-    Args:
-      name: the program's name in `bin/`.
-      tree: a dataclass of `matnet_tf.config` whose fields become flags, or None.
-      extra: the flags that are not fields of `tree`.
-      main: called as `main(tree_value, **extra_values)`, or without the first; the dots of an extra
-        flag's name become underscores, and optional flags that are not given are left out. It
-        returns an exit status, None for 0, and imports TensorFlow only when called, `importing`.
-      description: what the program does, for `--help`.
-
-    Returns:
-      The exit status: that of `main`; 2, or the error's own `exit_status`, after a `ValueError`, an
-      `OSError` or what tells of the machine, such as no memory; 130 after an interrupt.
-    """
-    arguments, extra, debug = sys.argv[1:], (*extra, _DEBUG), False
-    try:
-        if {"--help", "-help", "-h"} & set(arguments):
-            print(_help(name, tree, extra, description))
-            return 0
-        values, keywords = parse(tree, extra, arguments)
-        debug = keywords.pop("debug")
-        return main(*values, **keywords) or 0
-    except Exception as error:
-        if (line := _line_of(error)) is None:
-            raise
-        if debug:
-            traceback.print_exc()
-        print(f"bin/{name}: error: {line}", file=sys.stderr)
-        return getattr(error, "exit_status", _USAGE_ERROR)
-    except KeyboardInterrupt:
-        print(f"bin/{name}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-
-
-def _line_of(error: Exception) -> str | None:
-    """What a program says of an error, in one line; None of one that is the program's own fault."""
+def one_line(error: Exception) -> str | None:
+    """Returns an error's message in one line, or None if the error is a defect of the program."""
     if isinstance(error, (ValueError, OSError)):
-        return " ".join(str(error).split())  # Libraries' messages may span lines.
+        return " ".join(str(error).split())  # Messages of libraries may span lines.
     if any(kind.__name__ in _SYSTEM_ERRORS for kind in type(error).__mro__):
         return reason_of(error)
     return None
@@ -207,22 +168,24 @@ def _line_of(error: Exception) -> str | None:
 def parse(
     tree: type | None, extra: Sequence[Flag], arguments: Sequence[str]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Reads a command line, flagfiles included; of a flag given twice the later value wins.
+    """Parses a command line, including flagfiles; if a flag is given twice, the last value wins.
 
     Args:
-      tree: a dataclass whose fields are flags, or None.
-      extra: further flags.
-      arguments: the command line, without the program's name.
+      tree: Dataclass whose fields are flags, or None. `Experiment` also accepts `--preset`.
+      extra: Further flags.
+      arguments: Command line without the program's name.
 
     Returns:
-      The dataclass in a list (empty without a tree), and the extra values by keyword.
+      A list with the dataclass (empty without a tree), and the values of the extra flags by
+      keyword; the dots in a flag's name become underscores.
 
     Raises:
-      ValueError: for an unknown flag, a wrong or missing value, an argument that is not a flag, a
-        flagfile that cannot be read, or values that the dataclass or a flag's check refuses.
+      ValueError: For an unknown flag, a wrong or missing value, a positional argument, a flagfile
+        that cannot be read, or values that the dataclass or a flag's check refuses.
     """
     known = [*extra, *(flags_of(tree) if tree else ())]
-    given = _absl_parse(known, _expand(arguments))
+    files = ("flagfile", "preset") if tree is config.Experiment else ("flagfile",)
+    given = _given(known, files, _expand(arguments, files))
     for flag in extra:
         if flag.required and given.get(flag.name, "") == "":
             raise ValueError(f"--{flag.name} is required: {flag.help}")
@@ -238,17 +201,19 @@ def parse(
     return values, keywords
 
 
-def _absl_parse(known: Sequence[Flag], arguments: Sequence[str]) -> dict[str, Any]:
-    """The values of the flags that the arguments give, by name."""
+def _given(known: Sequence[Flag], files: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of the flags that the arguments contain, by name."""
     holder = absl_flags.FlagValues()
     for flag in known:
-        boolean = flag.type is bool  # such a flag may stand alone, or as --noNAME
+        boolean = flag.type is bool  # absl accepts --NAME and --noNAME for such a flag.
         defined = absl_flags.Flag(_Parser(flag), None, flag.name, None, flag.help, None, boolean)
         absl_flags.DEFINE_flag(defined, flag_values=holder)
+    for name in (*files, "help"):  # Handled elsewhere, but absl can suggest them.
+        absl_flags.DEFINE_string(name, None, "", flag_values=holder)
     try:
         rest = holder(["program", *arguments])[1:]
     except absl_flags.UnrecognizedFlagError as error:
-        raise ValueError(_unknown(error.flagname, [f.name for f in known])) from None
+        raise ValueError(_unknown(error, known)) from None
     except absl_flags.Error as error:
         raise ValueError(str(error)) from None
     if rest:
@@ -256,14 +221,25 @@ def _absl_parse(known: Sequence[Flag], arguments: Sequence[str]) -> dict[str, An
     return {f.name: holder[f.name].value for f in known if holder[f.name].present}
 
 
+def _unknown(error: absl_flags.UnrecognizedFlagError, known: Sequence[Flag]) -> str:
+    """Returns the message for an unknown flag, with the flags that the user may have meant.
+
+    absl suggests flags whose whole name is similar. `--learning_rate` is not similar to
+    `--train.learning_rate`, so flags that lack only their group are looked up here.
+    """
+    ending = "." + error.flagname.replace("-", "_")
+    if near := [flag.name for flag in known if flag.name.endswith(ending)]:
+        error = absl_flags.UnrecognizedFlagError(error.flagname, suggestions=near)
+    return str(error)
+
+
 class _Parser(absl_flags.ArgumentParser):
-    """Reads one value of a flag's type; the values of a tuple are separated by commas."""
+    """Parses the value of one flag; commas separate the elements of a tuple."""
 
     def __init__(self, flag: Flag):
         self._flag = flag
 
     def parse(self, argument: str) -> Any:
-        """The value that a text stands for; ValueError says what was expected."""
         kind, choices = self._flag.type, self._flag.choices
         if argument.startswith("--"):
             raise ValueError("expected a value, not another flag")
@@ -276,26 +252,17 @@ class _Parser(absl_flags.ArgumentParser):
 
 
 def _scalar(kind: type, text: str) -> Any:
-    if kind in (str, config.Stage):
-        return text if kind is str else config.Stage.parse(text)
-    convert, expected = _KINDS[kind]
+    if kind in (str, config.Scale):
+        return text if kind is str else config.Scale.parse(text)
+    convert, expected = _SCALARS[kind]
     try:
         return convert(text)
     except (ValueError, KeyError):
         raise ValueError(f"expected {expected}, not {text!r}") from None
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
-    """Says which flag is not known and which known one is nearest, by name or by last part."""
-    known = [*known, "flagfile", "help"]
-    spellings = {spelling: k for k in known for spelling in (k.rpartition(".")[2], k)}
-    near = difflib.get_close_matches(name, spellings, n=1)
-    hint = f"did you mean --{spellings[near[0]]}?" if near else "--help lists the flags"
-    return f"unknown flag --{name}; {hint}"
-
-
 def _build(tree: type, given: dict[str, Any], prefix: str = "") -> Any:
-    """The dataclass tree with the given values, and its own defaults elsewhere."""
+    """Returns a dataclass tree with the given values, and its own defaults elsewhere."""
     hints, arguments = typing.get_type_hints(tree), {}
     for field in dataclasses.fields(tree):
         name, hint = prefix + field.name, hints[field.name]
@@ -306,36 +273,41 @@ def _build(tree: type, given: dict[str, Any], prefix: str = "") -> Any:
     return tree(**arguments)
 
 
-def _expand(arguments: Sequence[str], parents: tuple[str, ...] = ()) -> list[str]:
-    """Puts the lines of every flagfile in the place of its `--flagfile`.
+def _expand(
+    arguments: Sequence[str], files: Sequence[str], parents: tuple[str, ...] = ()
+) -> list[str]:
+    """Replaces every `--flagfile` and `--preset` by the flags of the file.
 
-    absl's own reader looks nested files up in the current directory, warns of a circle only, and
-    takes an indented comment for the end of all flags, in silence; hence this one.
+    absl has a reader of its own, but it looks up nested files in the current directory, only warns
+    of circles, and silently ignores all that follows an indented comment.
     """
     expanded, waiting = [], iter(arguments)
     for argument in waiting:
-        match = re.fullmatch("--?flagfile(=(.*))?", argument)
+        match = re.fullmatch(f"--?({'|'.join(files)})(?:=(.*))?", argument)
         if not match:
             expanded.append(argument)
             continue
-        value = match[2] if match[1] else next(waiting, "")
+        kind, value = match[1], next(waiting, "") if match[2] is None else match[2]
         if not value:
-            raise ValueError("--flagfile needs the name of a file")
+            raise ValueError(f"--{kind} needs the name of a {kind}")
         folder = os.path.dirname(parents[-1]) if parents else ""
-        path = os.path.normpath(os.path.join(folder, os.path.expanduser(value)))
+        file = preset_path(value) if kind == "preset" else os.path.expanduser(value)
+        path = os.path.normpath(os.path.join(folder, file))
         if path in parents:
             raise ValueError(f"flagfile {path} includes itself: {' > '.join((*parents, path))}")
-        expanded += _expand(_flagfile_lines(path), (*parents, path))
+        expanded += _expand(_flagfile_lines(path), files, (*parents, path))
     return expanded
 
 
 def _flagfile_lines(path: str) -> list[str]:
-    """The flags of a file; blank lines and comments are dropped, others refused."""
+    """Returns the flags in a file, without blank lines and comments; refuses other lines."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
     except OSError as error:
-        raise ValueError(f"cannot read flagfile {path}: {error.strerror}") from None
+        name = pathlib.Path(path).stem
+        hint = f"; presets are named --preset={name}" if name in preset_names() else ""
+        raise ValueError(f"cannot read flagfile {path}: {error.strerror}{hint}") from None
     flags = {n: s for n, s in enumerate(lines, 1) if s and not s.startswith(("#", "//"))}
     for number, line in flags.items():
         if not _FLAGFILE_LINE.fullmatch(line):
@@ -346,18 +318,29 @@ def _flagfile_lines(path: str) -> list[str]:
     return list(flags.values())
 
 
-def _help(name: str, tree: type | None, extra: Sequence[Flag], description: str) -> str:
-    """The text of `--help`: flags grouped by the part of their name before the dot."""
+def help_text(command: str, tree: type | None, extra: Sequence[Flag], description: str) -> str:
+    """Returns the text of `--help`; flags are grouped by the part of their name before the dot.
+
+    Args:
+      command: How the program is called, such as "matnet train".
+      tree: Dataclass whose fields are flags, or None.
+      extra: Further flags.
+      description: What the program does, as a docstring.
+    """
     groups: dict[str, list[Flag]] = {}
     for flag in [*extra, *(flags_of(tree) if tree else ())]:
         groups.setdefault(flag.name.rpartition(".")[0], []).append(flag)
     required = "".join(f"--{f.name}=... " for f in extra if f.required)
-    lines = [description.strip(), "", f"Usage: bin/{name} {required}[--FLAG=VALUE ...]"]
+    lines = [inspect.cleandoc(description), "", f"Usage: {command} {required}[--FLAG=VALUE ...]"]
     for group, members in groups.items():
         lines += ["", f"Flags of {group or 'the program'}, with their defaults:"]
         for flag in members:
             lines += _entry(f"--{flag.name}={_text(flag.default)}", _about(flag))
-    return "\n".join([*lines, "", "Also:", *_entry("--flagfile=FILE", _FLAGFILE_HELP)])
+    lines += ["", "Files of flags:"]
+    if tree is config.Experiment:
+        names = ", ".join(preset_names())
+        lines += _entry("--preset=NAME", f"Stands for --flagfile with one of the presets: {names}.")
+    return "\n".join([*lines, *_entry("--flagfile=FILE", _FLAGFILE_HELP)])
 
 
 def _entry(usage: str, about: str) -> list[str]:
@@ -372,7 +355,7 @@ def _about(flag: Flag) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is written in a flag."""
+    """Returns a value as it is written in a flag."""
     if value is None:
         return "..."
     if isinstance(value, bool):

@@ -1,10 +1,12 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every test shares: a quiet TensorFlow with two logical CPU devices, and tiny models."""
+"""Shared fixtures. TensorFlow is set up only if tests outside of tests/pure are collected."""
 
 import functools
 import gc
 import os
+import pathlib
+import sys
 
 # TensorFlow reads these when it is imported.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -13,13 +15,15 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 
 import pytest
 
-from matnet_tf.config import ModelConfig, Stage
+from matnet_tf.config import ModelConfig, Scale
+
+PURE = pathlib.Path(__file__).parent / "pure"
 
 
-def pytest_collectstart():
-    """Only who collects tests needs TensorFlow: the process that hands them out does not."""
-    gc.disable()  # While it is imported: see `flags.importing`.
-    _make_two_devices()
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module) and PURE not in collector.path.parents:
+        gc.disable()  # Speeds up the imports, see `matnet_tf.flags.importing`.
+        make_two_devices()
 
 
 def pytest_collection_finish():
@@ -28,8 +32,8 @@ def pytest_collection_finish():
 
 
 @functools.cache
-def _make_two_devices():
-    """Two stand-ins for two accelerators; must happen before the first operation runs."""
+def make_two_devices():
+    """Splits the CPU into two logical devices; must run before TensorFlow's first operation."""
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
@@ -37,21 +41,19 @@ def _make_two_devices():
     )
 
 
-@functools.cache
-def _two_devices():
-    from matnet_tf import devices
+@pytest.fixture(scope="session")
+def two_devices():
+    """A strategy over two logical CPU devices.
+
+    There is only one per process: each strategy numbers its collectives from the beginning, and
+    TensorFlow confuses collectives of equal number.
+    """
+    from matnet_tf.runs import devices
 
     return devices.strategy_for(2)
 
 
-@pytest.fixture
-def two_devices():
-    """One strategy for the whole process: TensorFlow numbers the collectives of each anew, and
-    takes those of equal number for the same."""
-    return _two_devices()
-
-
-def _without_tracing():
+def without_tracing():
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
@@ -61,48 +63,50 @@ def _without_tracing():
 
 @pytest.fixture
 def eagerly():
-    """No tracing, where the graph is not the point."""
-    yield from _without_tracing()
+    """Runs the body of a test without tracing, where the graph is not the point."""
+    yield from without_tracing()
 
 
 @pytest.fixture(scope="module")
 def module_eagerly():
-    """No tracing in the whole module, and in those of its fixtures that ask for it."""
-    yield from _without_tracing()
+    """Runs a whole module without tracing, including the fixtures that request this one."""
+    yield from without_tracing()
 
 
 @pytest.fixture(scope="module")
 def reused_models():
-    """One model for all work directories of equal settings, so that its graphs are traced once.
+    """Makes `build_model` build only one model per configuration, so that it is traced only once.
 
-    It is as good as new whenever it is built: all its variables have their first values again.
+    Each time the model is requested, its variables are reset to their initial values.
     """
-    from matnet_tf import experiment
+    from matnet_tf.runs.models import build_model
 
-    build, made = experiment.build_model, {}
+    built = {}
 
-    def rebuild(settings):
-        key = settings.model, settings.train, settings.seed
-        if key not in made:
-            model = build(settings)
+    def rebuild(experiment):
+        key = experiment.model, experiment.train, experiment.seed
+        if key not in built:
+            model = build_model(experiment)
             state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
-            made[key] = model, [(variable, variable.numpy()) for variable in state]
-        model, first = made[key]
-        for variable, value in first:
+            built[key] = model, [(variable, variable.numpy()) for variable in state]
+        model, initial = built[key]
+        for variable, value in initial:
             variable.assign(value)
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "build_model", rebuild)
+        for module in list(sys.modules.values()):  # All that imported the function by name.
+            if vars(module).get("build_model") is build_model:
+                patch.setattr(module, "build_model", rebuild)
         yield
 
 
 @pytest.fixture
 def tiny() -> ModelConfig:
-    """A model with a fully connected and a convolutional stage, small enough for any test."""
+    """A model with a fully connected and a convolutional scale, small enough for any test."""
     return ModelConfig(
         image_shape=(8, 8, 1),
-        stages=(Stage(1, 16, 4, 1), Stage(4, 8, 2, 2)),
+        scales=(Scale(1, 16, 4, 1), Scale(4, 8, 2, 2)),
         top_latents=4,
         top_units=16,
         image_filters=8,
@@ -113,5 +117,5 @@ def tiny() -> ModelConfig:
 def tiny_dense() -> ModelConfig:
     """A fully connected model with two modules."""
     return ModelConfig(
-        image_shape=(8, 8, 1), stages=(Stage(1, 16, 4, 2),), top_latents=4, top_units=16
+        image_shape=(8, 8, 1), scales=(Scale(1, 16, 4, 2),), top_latents=4, top_units=16
     )

@@ -1,34 +1,30 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The architecture: a table of stages, and the choices of the paper."""
+"""The architecture of a model: a table of scales, and the paper's choices."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
-from matnet_tf.config.fields import (
-    check_at_least,
-    check_positive,
-    check_types,
-    field,
-    is_size,
-    make_tuple,
-    require,
-)
+from matnet_tf.config.validation import check_fields, field, is_size, make_tuple, require
 
-__all__ = ["ModelConfig", "Stage", "halvings"]
+__all__ = ["ModelConfig", "Scale", "halvings"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """One scale of the model, the paper's "meta module" (Sec. 2.2).
+class Scale:
+    """One scale of a model, the paper's "meta module" (Sec. 2.2).
 
     Attributes:
-      size: height and width of the states; an int stands for a square. Size 1 is a fully
-        connected stage, with states `[B, filters]`.
-      filters: channels (or units) of the bottom-up, top-down and merge states.
-      latents: channels (or units) of each latent z_i.
-      modules: how many top-down modules, hence latents, the stage has.
+      size: Height and width of the states; an int stands for a square. A scale of size 1 is fully
+        connected, with states `[B, filters]`.
+      filters: Number of channels (or units) of the bottom-up, top-down and merge states.
+      latents: Number of channels (or units) of each latent z_i.
+      modules: Number of top-down modules, hence of latents.
+
+    Raises:
+      ValueError: If a value is not a whole number of at least 1.
     """
 
     size: int | tuple[int, int]
@@ -40,12 +36,12 @@ class Stage:
         size = self.size
         pair = (size, size) if isinstance(size, int) else tuple(size)
         ok = len(pair) == 2 and all(is_size(n) for n in pair)
-        require(ok, f"Stage.size must be a positive int or a pair of them; got {size!r}")
+        require(ok, f"Scale.size must be a positive int or a pair of them; got {size!r}")
         object.__setattr__(self, "size", pair[0] if pair[0] == pair[1] else pair)
         for name in ("filters", "latents", "modules"):
             value = getattr(self, name)
             ok = is_size(value)
-            require(ok, f"Stage.{name} must be a whole number of at least 1; got {value!r}")
+            require(ok, f"Scale.{name} must be a whole number of at least 1; got {value!r}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,20 +50,20 @@ class Stage:
 
     @property
     def dense(self) -> bool:
-        """Whether the stage is fully connected."""
+        """Whether the scale is fully connected."""
         return self.shape == (1, 1)
 
     @property
     def label(self) -> str:
-        """How names of modules, tags and figures call the scale, such as `7x7` or `fc`."""
+        """The scale in names of modules, tags and figures, such as `7x7` or `fc`."""
         return "fc" if self.dense else "x".join(map(str, self.shape))
 
     @classmethod
-    def parse(cls, text: str) -> Stage:
+    def parse(cls, text: str) -> Scale:
         """Reads `size:filters:latents:modules`, such as `7:64:4:5` or `7x14:64:4:5`.
 
         Raises:
-          ValueError: if the text is of another form.
+          ValueError: If the text has another form.
         """
         try:
             size, *rest = text.strip().split(":")
@@ -75,7 +71,7 @@ class Stage:
             filters, latents, modules = (int(n) for n in rest)
         except ValueError:
             raise ValueError(
-                f"a stage must read size:filters:latents:modules, such as 7:64:4:5 or "
+                f"a scale must read size:filters:latents:modules, such as 7:64:4:5 or "
                 f"7x14:64:4:5; got {text!r}"
             ) from None
         return cls(sides[0] if len(sides) == 1 else sides, filters, latents, modules)
@@ -86,7 +82,7 @@ class Stage:
 
 
 def halvings(fine: int) -> list[int]:
-    """Sizes that `fine` reaches by halving (rounding up), itself first and 1 last."""
+    """Returns the sizes that halving, rounded up, gives: `fine` first and 1 last."""
     sizes = [fine]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))
@@ -95,117 +91,135 @@ def halvings(fine: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The architecture: a table of stages, top first, and the paper's choices.
+    """The architecture of a model: a table of scales, top first, and the paper's choices.
 
-    Example: the paper's convolutional model for MNIST is
-    `ModelConfig((28, 28, 1), (Stage(7, 64, 4, 5), Stage(14, 64, 4, 5)))`.
+    Example: the paper's convolutional model of MNIST is
+    `ModelConfig((28, 28, 1), (Scale(7, 64, 4, 5), Scale(14, 64, 4, 5)))`.
 
     Raises:
-      ValueError: if a field is out of range, or a stage's size cannot be reached from the next
-        finer one by halving.
+      ValueError: If a field is out of range, if fields do not go together, or if halving the size
+        of a scale (or the image) does not give the size of the scale above it.
     """
 
-    image_shape: tuple[int, int, int] = field((28, 28, 1), "height, width and channels")
-    stages: tuple[Stage, ...] = field(
-        (Stage(7, 64, 4, 5), Stage(14, 64, 4, 5)),
+    image_shape: tuple[int, int, int] = field((28, 28, 1), "height, width and channels of images")
+    scales: tuple[Scale, ...] = field(
+        (Scale(7, 64, 4, 5), Scale(14, 64, 4, 5)),
         "size:filters:latents:modules of each scale, top first, separated by commas; "
         "size 1 is fully connected, 7x14 is a rectangle",
     )
-    top_latents: int = field(32, "units of z_0, the top latent")
-    top_units: int = field(128, "units of the dense layers between z_0 and the first state")
+    top_latents: int = field(32, "units of z_0, the top latent", at_least=1)
+    top_units: int = field(
+        128, "units of the dense layers between z_0 and the first state", at_least=1
+    )
     image_filters: int = field(
         32,
         "filters of the convolutions next to the image; in a fully connected model, of the map "
         "that the local autoregressive model reads",
+        at_least=1,
     )
-    kernel_size: int = field(3, "side of the convolution kernels")
+    kernel_size: int = field(3, "height and width of the convolution kernels", at_least=1)
     activation: str = field(
         "leaky_relu",
-        "of every module; leaky_relu has slope 0.1, as the reference had it",
+        "activation of every module; leaky_relu has slope 0.1, as in the reference",
         ("leaky_relu", "tanh", "elu", "gelu", "silu"),
     )
-    update: str = field("residual", "state update, Eq. 7 or GRU gates", ("residual", "gru"))
-    shared: bool = field(False, "one set of parameters per stage, reused over its depth")
-    prior: str = field("learned", "of z_1 on: Eq. 8, or N(0, I)", ("learned", "standard"))
+    update: str = field("residual", "state update: Eq. 7, or GRU gates", ("residual", "gru"))
+    shared: bool = field(False, "share one set of parameters among the modules of a scale")
+    prior: str = field(
+        "learned", "prior of z_1 and the latents below: Eq. 8, or N(0, I)", ("learned", "standard")
+    )
     mixture_components: int = field(
-        0, "Gaussians in a mixture prior over z_0 (Sec. 2.3), trained with the rest; 0 is N(0, I)"
+        0,
+        "number of Gaussians in the trained mixture prior of z_0 (Sec. 2.3); 0 is N(0, I)",
+        at_least=0,
     )
     mixture_weights: str = field(
-        "uniform", "of the mixture's components: equal, or trained too", ("uniform", "trained")
+        "uniform", "weights of the mixture's components: equal, or trained", ("uniform", "trained")
     )
     mixture_spread: float = field(
-        0.1, "standard deviation of the initial means and log-variances of the components"
+        0.1,
+        "standard deviation of the initial means and log-variances of the components",
+        above=0,
     )
     top_everywhere: bool = field(
         False,
-        "give z_0 to every top-down module, beside its own latent, as the reference did for Fig. 3",
+        "give z_0 to every top-down module beside its own latent, as the reference did for Fig. 3",
     )
     conditional_stages: int = field(
         0,
-        "0: a model of whole images; 1: a conditional MatNet, which predicts hidden pixels from "
-        "known ones (Eq. 3); 2 and more: one whose later stages refine the guess of those before",
+        "0: a model of whole images; 1: a conditional model, which predicts hidden pixels from "
+        "known ones (Eq. 3); 2 or more: a conditional model in stages, each of which refines the "
+        "image of the stage before",
+        at_least=0,
     )
     known_everywhere: bool = field(
         True,
-        "in a conditional model, give the state of the merge modules that watch the known pixels "
-        "to every top-down module, beside its latent: p(x_u | z, x_k) of Eq. 3",
+        "in a conditional model, give every top-down module, beside its latent, the state of the "
+        "merge module that encodes the known pixels: p(x_u | z, x_k) of Eq. 3",
     )
     latent_scale: float = field(
-        0.2, "initial value of the trained scalar on every Gaussian's mean and log-variance"
+        0.2,
+        "initial value of the trained factor of each Gaussian's mean and log-variance",
+        above=0,
     )
     log_var_bound: float = field(
-        8.0, "log-variances are squashed smoothly into (-bound, bound), so no input gives inf"
+        8.0, "log-variances are squashed smoothly into (-bound, bound)", above=0
     )
     normalization: str = field(
-        "none", "of hidden units and states; never over the batch", ("none", "layer")
+        "none", "normalization of hidden units and states", ("none", "layer")
     )
     deterministic_paths: bool = field(
-        True, "carry the top-down state from module to module; false is the ladder special case"
+        True, "carry the top-down state from module to module; false in a ladder network"
     )
     merge_state: bool = field(
-        True, "carry the merge state from module to module; false is the ladder special case"
+        True, "carry the merge state from module to module; false in a ladder network"
     )
     likelihood: str = field(
         "bernoulli",
-        "of the image given the latents; bernoulli: binary pixels; normal: a diagonal Gaussian, "
-        "for real values such as dequantized ones; logistic: a Logistic integrated over each of "
-        "the 256 levels of 8-bit images",
+        "likelihood p(x | z); bernoulli: for binary pixels; normal: a diagonal Gaussian, for real "
+        "values such as dequantized ones; logistic: a Logistic integrated over each of the 256 "
+        "levels of 8-bit images",
         ("bernoulli", "normal", "logistic"),
     )
     likelihood_scale: str = field(
         "pixel",
-        "what has a scale of its own in the normal and the logistic likelihood; pixel: every "
-        "channel of every pixel, a function of the latents; channel, scalar: learned constants",
+        "scale parameters of the normal and the logistic likelihood; pixel: a function of the "
+        "latents for every channel of every pixel; channel: a learned constant for every channel; "
+        "scalar: one learned constant",
         ("pixel", "channel", "scalar"),
     )
     whitening: bool = field(
-        False, "ZCA-whiten the images of a normal likelihood, by the training split's covariance"
+        False,
+        "ZCA-whiten the images of a normal likelihood, by the covariance of the training split",
     )
     autoregressive: bool = field(
         False,
-        "add the local autoregressive model of Sec. 2.3 (bernoulli and logistic likelihoods)",
+        "add the local autoregressive model of Sec. 2.3, for bernoulli and logistic likelihoods",
     )
-    autoregressive_layers: int = field(5, "masked convolutions of the local model, at least 2")
-    autoregressive_filters: int = field(32, "filters of the local model's hidden layers")
-    autoregressive_kernel_size: int = field(3, "side of its kernels, an odd number")
+    autoregressive_layers: int = field(
+        5, "number of masked convolutions of the local model, at least 2", at_least=2
+    )
+    autoregressive_filters: int = field(
+        32, "filters of the local model's hidden layers", at_least=1
+    )
+    autoregressive_kernel_size: int = field(
+        3, "height and width of the local model's kernels, an odd number", at_least=3
+    )
 
     def __post_init__(self):
-        if isinstance(self.stages, Stage):
-            object.__setattr__(self, "stages", (self.stages,))
-        make_tuple(self, "image_shape", "stages")
-        stages = tuple(Stage(*s) if isinstance(s, (list, tuple)) else s for s in self.stages)
-        object.__setattr__(self, "stages", stages)
-        check_types(self)
+        if isinstance(self.scales, Scale):
+            object.__setattr__(self, "scales", (self.scales,))
+        make_tuple(self, "image_shape", "scales")
+        scales = tuple(Scale(*s) if isinstance(s, (list, tuple)) else s for s in self.scales)
+        object.__setattr__(self, "scales", scales)
+        check_fields(self)
         shape = self.image_shape
         ok = len(shape) == 3 and all(is_size(n) for n in shape)
         require(
             ok, f"ModelConfig.image_shape must be (height, width, channels), each >= 1; got {shape}"
         )
-        check_at_least(self, 1, "top_latents", "top_units", "image_filters", "kernel_size")
-        check_positive(self, "latent_scale", "log_var_bound", "mixture_spread")
-        check_at_least(self, 0, "mixture_components")
-        ok = len(stages) >= 1 and all(isinstance(s, Stage) for s in stages)
-        require(ok, f"ModelConfig.stages must be one or more of Stage; got {self.stages!r}")
+        ok = len(scales) >= 1 and all(isinstance(s, Scale) for s in scales)
+        require(ok, f"ModelConfig.scales must be one or more of Scale; got {self.scales!r}")
         require(
             self.deterministic_paths or self.prior == "learned",
             "ModelConfig.deterministic_paths=False needs prior='learned': with neither, no latent "
@@ -231,12 +245,8 @@ class ModelConfig:
             f"ModelConfig.autoregressive goes with likelihood 'bernoulli' or 'logistic'; got "
             f"{self.likelihood!r}",
         )
-        check_at_least(self, 2, "autoregressive_layers")
         size, channels = self.autoregressive_kernel_size, self.image_shape[-1]
-        require(
-            size >= 3 and size % 2 == 1,
-            f"ModelConfig.autoregressive_kernel_size must be odd and at least 3; got {size}",
-        )
+        require(size % 2 == 1, f"ModelConfig.autoregressive_kernel_size must be odd; got {size}")
         require(
             self.autoregressive_filters >= channels,
             f"ModelConfig.autoregressive_filters must be at least {channels}, one for each channel "
@@ -244,12 +254,11 @@ class ModelConfig:
         )
 
     def _check_conditional(self):
-        check_at_least(self, 0, "conditional_stages")
         if not self.conditional_stages:
             return
         require(
             self.prior == "learned" and not self.mixture_components and self.merge_state,
-            "ModelConfig.conditional_stages takes every prior from merge modules that watch the "
+            "ModelConfig.conditional_stages takes every prior from merge modules that encode the "
             "known pixels: it goes with prior='learned', merge_state=True and no mixture; got "
             f"{self.prior!r}, {self.merge_state} and {self.mixture_components} components",
         )
@@ -260,46 +269,38 @@ class ModelConfig:
         )
 
     def _check_sizes(self):
-        """Every scale must come from the next finer one by halving each side, rounding up."""
+        """Checks that halving each side, rounded up, leads from each scale to the one above it."""
         finer, finer_name = self.image_shape[:2], "the image"
-        for stage in reversed(self.stages):
-            if stage.dense:
-                finer, finer_name = (1, 1), f"stage {stage}"
-                continue
-            options = [halvings(side) for side in finer]
-            steps = [
-                o.index(n) if n in o else -1 for o, n in zip(options, stage.shape, strict=True)
-            ]
-            # Rectangles halve together until one side is 1: [4, 1] follows [8, 2] and [8, 1].
-            depth = max(steps)
-            ok = min(steps) >= 0 and stage.shape == tuple(
-                o[min(depth, len(o) - 1)] for o in options
-            )
+        for scale in reversed(self.scales):
+            heights, widths = halvings(finer[0]), halvings(finer[1])
+            # A side of 1 stays while the other side halves.
+            shapes = itertools.zip_longest(heights, widths, fillvalue=1)
+            ok = scale.dense or scale.shape in shapes
             require(
                 ok,
-                f"stage {stage} has size {stage.label}, which halving (rounding up) does not "
+                f"scale {scale} has size {scale.label}, which halving (rounding up) does not "
                 f"reach from {finer_name} of size {'x'.join(map(str, finer))}: "
-                f"possible heights {options[0]}, widths {options[1]}",
+                f"possible heights {heights}, widths {widths}",
             )
-            finer, finer_name = stage.shape, f"stage {stage}"
+            finer, finer_name = scale.shape, f"scale {scale}"
 
     @property
     def levels_per_stage(self) -> int:
-        """How many latents a conditional stage has, its z_0 included."""
-        return 1 + sum(stage.modules for stage in self.stages)
+        """Number of latents of one conditional stage, its z_0 included."""
+        return 1 + sum(scale.modules for scale in self.scales)
 
     @property
     def num_levels(self) -> int:
-        """How many latents there are, every z_0 included."""
+        """Number of latents, every z_0 included."""
         return self.levels_per_stage * max(1, self.conditional_stages)
 
     @property
     def level_names(self) -> tuple[str, ...]:
-        """Names of the latents, sorted = top-down order: `00_top`, `01_7x7`, ...
+        """Names of the latents in top-down order, which is also sorted: `00_top`, `01_7x7`, ...
 
-        Those of the second stage of a conditional model go on with `03_s2_top`, and so on.
+        Names of the second conditional stage continue with `03_s2_top`, and so on.
         """
-        labels = ["top"] + [s.label for s in self.stages for _ in range(s.modules)]
+        labels = ["top"] + [s.label for s in self.scales for _ in range(s.modules)]
         later = range(2, self.conditional_stages + 1)
         labels += [f"s{number}_{label}" for number in later for label in labels]
         digits = max(2, len(str(len(labels) - 1)))

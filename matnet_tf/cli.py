@@ -1,0 +1,301 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command `matnet`: its programs, their flags, and their exit statuses.
+
+A program is a function below; its docstring is the text of `--help`. It imports TensorFlow only
+when it runs, so a wrong flag is refused in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matnet_tf import config, flags
+from matnet_tf.files import config_path
+from matnet_tf.flags import Flag
+from matnet_tf.version import __version__
+
+__all__ = ["PROGRAMS", "Program", "main"]
+
+_STARTED = time.monotonic()  # --train.max_seconds includes the import of TensorFlow.
+_USAGE_ERROR = 2
+_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
+
+_WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints and results")
+_RUN = dataclasses.replace(_WORKDIR, check=config_path)  # A work directory that exists already.
+_WEIGHTS = next(f for f in flags.flags_of(config.EvaluateConfig) if f.name == "weights")
+_DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
+_DEBUG = Flag("debug", "show the traceback of an error", False, bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program of the command `matnet`.
+
+    Attributes:
+      main: Called as `main(tree_value, **extra_values)`, or without the first if there is no tree.
+        Returns an exit status, or None for 0.
+      tree: Dataclass of `matnet_tf.config` whose fields are flags, or None.
+      extra: Flags that are not fields of `tree`.
+    """
+
+    main: Callable[..., int | None]
+    tree: type | None
+    extra: tuple[Flag, ...]
+
+    @property
+    def flags(self) -> list[Flag]:
+        """All flags of the program."""
+        return [*self.extra, *(flags.flags_of(self.tree) if self.tree else ())]
+
+
+PROGRAMS: dict[str, Program] = {}
+
+
+def _program(*extra: Flag, tree: type | None = None) -> Callable:
+    """Decorates the main function of a program."""
+
+    def register(function):
+        PROGRAMS[function.__name__] = Program(function, tree, (*extra, _DEBUG))
+        return function
+
+    return register
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command `matnet`.
+
+    Args:
+      arguments: Command line without the name of the command; `sys.argv` by default.
+
+    Returns:
+      The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
+      is reported in one line; 130 after an interrupt.
+    """
+    first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if first in PROGRAMS:
+        return _run(first, rest)
+    if first in ("--help", "-help", "-h"):
+        print(_overview())
+        return 0
+    if first == "--version":
+        print(f"matnet-tf {__version__}")
+        return 0
+    near = difflib.get_close_matches(first, PROGRAMS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(PROGRAMS)}"
+    print(f"matnet: error: unknown program {first!r}; {hint}", file=sys.stderr)
+    return _USAGE_ERROR
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Parses the flags of a program, calls it, and reports its errors in one line."""
+    program, debug = PROGRAMS[name], False
+    try:
+        if {"--help", "-help", "-h"} & set(arguments):
+            about = program.main.__doc__
+            print(flags.help_text(f"matnet {name}", program.tree, program.extra, about))
+            return 0
+        values, keywords = flags.parse(program.tree, program.extra, arguments)
+        debug = keywords.pop("debug")
+        return program.main(*values, **keywords) or 0
+    except Exception as error:
+        if (line := flags.one_line(error)) is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"matnet {name}: error: {line}", file=sys.stderr)
+        return getattr(error, "exit_status", _USAGE_ERROR)
+    except KeyboardInterrupt:
+        print(f"matnet {name}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _overview() -> str:
+    """Returns the text of `matnet --help`."""
+    lines = ["Matryoshka Networks: deep hierarchical latent-variable models of images.", ""]
+    lines += ["Usage: matnet PROGRAM [--FLAG=VALUE ...]", "", "Programs:"]
+    for name, program in PROGRAMS.items():
+        lines.append(f"  {name:<10}{inspect.getdoc(program.main).splitlines()[0]}")
+    return "\n".join([*lines, "", "`matnet PROGRAM --help` lists the flags of a program."])
+
+
+@_program(
+    Flag("data.name", "data set to prepare"),
+    _DATA_DIR,
+    Flag("source", "folder with the source files; empty lets TFDS download them", ""),
+    Flag("overwrite", "replace a data set that exists", False, bool),
+    Flag("size", "HEIGHTxWIDTH to which an image folder is resized; empty keeps the size", ""),
+)
+def prepare(data_name: str, data_dir: str, source: str, overwrite: bool, size: str) -> None:
+    """Prepares a data set for training, from local files or by TFDS's own download.
+
+    With --source, no network is needed. The folder must contain:
+      mnist, fashion_mnist  {train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]
+      binarized_mnist       binarized_mnist_{train,valid,test}.amat
+      omniglot28            chardata.mat
+      cifar10               data_batch_{1..5}.bin and test_batch.bin, the binary version
+      image_folder          {train,test}/[CLASS/]*.{png,jpg}, or images, of which 10% are for tests
+    Without --source, TFDS downloads the data set; it has all of the above except omniglot28 and
+    image_folder, and many more.
+    """
+    settings = config.DataConfig(name=data_name, dir=data_dir)
+    pair = _size(size) if size else None
+    with flags.importing():
+        from matnet_tf.data import prepare as preparation
+
+    print(preparation.prepare(settings, source, overwrite, pair))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Parses a height and width such as 64x48."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ValueError(f"--size must read HEIGHTxWIDTH, such as 64x64; got {text!r}")
+    return int(height), int(width)
+
+
+@_program(_WORKDIR, tree=config.Experiment)
+def train(experiment: config.Experiment, workdir: str) -> int:
+    """Trains a model in a work directory; the same command resumes an interrupted run.
+
+    The last line of the output is the run's record, in JSON. Exit status: 0 when the run is
+    complete, 2 after an error, 75 if SIGTERM ended it early.
+    """
+    with flags.importing():
+        from matnet_tf.training import train as training
+
+    record = training.train(experiment, workdir, _STARTED)
+    print(json.dumps(record))
+    return os.EX_TEMPFAIL if record.get("interrupted") else os.EX_OK
+
+
+@_program(
+    _RUN,
+    _DATA_DIR,
+    Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
+    tree=config.EvaluateConfig,
+)
+def evaluate(settings: config.EvaluateConfig, workdir: str, data_dir: str, devices: int) -> None:
+    """Measures the importance-weighted bound of a trained model, in nats per image.
+
+    Appends a record to evaluation.json in the work directory and prints it as the last line, in
+    JSON. The same command resumes an interrupted evaluation. Several processes, on one machine or
+    on several that share the work directory, divide the images among them.
+    """
+    with flags.importing():
+        from matnet_tf.evaluation import evaluate as evaluation
+
+    print(json.dumps(evaluation.evaluate(workdir, settings, data_dir, devices)))
+
+
+@_program(
+    _RUN,
+    Flag("output", "CSV file to write; empty is WORKDIR/scores/NAME_SPLIT.csv", ""),
+    Flag("inliers", "CSV file of images that are not outliers, written with the same model", ""),
+    *flags.changes_of(config.DataConfig, "data."),
+    tree=config.ScoreConfig,
+)
+def score(
+    settings: config.ScoreConfig, workdir: str, output: str, inliers: str, **data: Any
+) -> None:
+    """Scores every image of a data set with a trained model, to detect outliers.
+
+    Writes a CSV file with one row per image: log p(x), the bounds L>k in which the k lowest levels
+    come from the prior, and their log-likelihood ratios. A JSON file beside it records the
+    settings. The data set is the run's own by default; --data.name selects another one with images
+    of the same shape, and the run's settings hold for data flags that are not given. Images of
+    another data set are preprocessed as the run's were (binarized, or dequantized), and its splits
+    are train and test. With --inliers, also prints the AUROC of each score. The last line is the
+    record, in JSON.
+    """
+    with flags.importing():
+        from matnet_tf.evaluation import scores
+
+    changes = {name.removeprefix("data_"): value for name, value in data.items()}
+    record = scores.score(workdir, settings, changes, output, inliers)
+    for name, area in record.get("auroc", {}).items():
+        print(f"AUROC {name:<14}{area:.4f}")
+    print(json.dumps(record))
+
+
+@_program(
+    _RUN,
+    _WEIGHTS,
+    Flag("seed", "seed of the samples and of the choice of images", 0, int),
+    Flag("compare", "more work directories for bits.png, with commas", (), tuple[str, ...]),
+)
+def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...]) -> None:
+    """Draws the figures of a trained model and prints their paths.
+
+    The figures are samples, reconstructions that keep the top levels, the KL of every level, the
+    share of bits per level (with --compare, of several runs side by side), and training curves.
+    """
+    with flags.importing():
+        from matnet_tf.plots import figures as drawing
+
+    print(*drawing.write_figures(workdir, weights, seed, compare), sep="\n")
+
+
+@_program(_RUN, _DATA_DIR, tree=config.ClusterConfig)
+def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str) -> None:
+    """Shows which classes a model with a mixture prior has found without labels.
+
+    Assigns images to the mixture's components and measures purity and normalized mutual information
+    against the labels, beside those of k-means on pixels and on the top latents. For a model
+    without a mixture it measures only k-means, with --components clusters. Writes clusters.csv and
+    clusters.json to the work directory and, for a mixture, figures/classes.png and
+    figures/components.png. Prints their paths; the last line is the record, in JSON.
+    """
+    with flags.importing():
+        from matnet_tf.evaluation import clusters
+
+    record = clusters.cluster(workdir, settings, data_dir)
+    print(*record["files"], sep="\n")
+    print(json.dumps(record))
+
+
+@_program(
+    _RUN,
+    Flag("images", "PNG and JPEG files, or folders of them; with commas", type=tuple[str, ...]),
+    Flag("output", "folder to write to; empty is WORKDIR/imputations", ""),
+    tree=config.ImputeConfig,
+)
+def impute(
+    settings: config.ImputeConfig, workdir: str, images: tuple[str, ...], output: str
+) -> int:
+    """Fills in missing pixels of image files with a trained conditional model.
+
+    Writes NAME_1.png to NAME_K.png for every image (K completions, which keep the known pixels as
+    they are) and NAME_mean.png (their mean), contact_sheet.png, and the record imputations.json.
+    Exactly one of --masks, --missing_colour and --rectangles says which pixels are missing. Images
+    larger than the model's are filled window by window, each given the pixels known or filled so
+    far.
+
+    The last line is the record, in JSON. Exit status: 0 when all images are done; 1 if some were
+    skipped, which stderr and the record name with the reason; 2 after an error, or if no image was
+    left.
+    """
+    with flags.importing():
+        from matnet_tf.imputation import impute as imputation
+
+    record = imputation.impute_files(workdir, images, settings, output)
+    print(json.dumps(record))
+    return 1 if record["skipped"] else 0
+
+
+@_program(_RUN, _WEIGHTS)
+def export(workdir: str, weights: str) -> None:
+    """Exports a trained model as a SavedModel and prints its path."""
+    with flags.importing():
+        from matnet_tf.serving import export as exporting
+
+    print(exporting.export(workdir, weights=weights))

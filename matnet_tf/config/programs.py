@@ -1,0 +1,192 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the programs that use a trained model: evaluate, score, cluster, impute."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from matnet_tf.config.validation import check_fields, field, make_tuple, require
+
+__all__ = ["ClusterConfig", "EvaluateConfig", "ImputeConfig", "Rectangle", "ScoreConfig"]
+
+
+# Default, help text and choices of fields that several programs have.
+_SPLIT = ("test", "split of the data set", ("test", "validation", "train"))
+_IMAGES = (0, "size of a random subset of the split, without replacement; 0 is all")
+_WEIGHTS = (
+    "auto",
+    "raw: as trained; averaged: their moving average; auto: averaged if the run kept one",
+    ("auto", "raw", "averaged"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Settings of `matnet evaluate`.
+
+    Raises:
+      ValueError: If a field is out of range.
+    """
+
+    split: str = field(*_SPLIT)
+    num_samples: int = field(
+        2500, "number of samples K in the importance-weighted bound", at_least=1
+    )
+    images: int = field(*_IMAGES, at_least=0)
+    seed: int = field(0, "seed of the subset and of the samples", at_least=0)
+    weights: str = field(*_WEIGHTS)
+    batch_size: int = field(100, "images per bottom-up pass", at_least=1)
+    chunk: int = field(
+        0,
+        "image-samples per top-down pass, which limits the memory; 0 depends on the model's size",
+        at_least=0,
+    )
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig(EvaluateConfig):
+    """Settings of `matnet score`.
+
+    K is smaller because there is a bound for every number of inferred levels, from 0 to all.
+    """
+
+    num_samples: int = field(
+        100, "number of samples K in each importance-weighted bound", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterConfig:
+    """Settings of `matnet cluster`.
+
+    Raises:
+      ValueError: If a field is out of range.
+    """
+
+    split: str = field(*_SPLIT)
+    images: int = field(*_IMAGES, at_least=0)
+    num_samples: int = field(
+        16,
+        "draws of z_0 per image over which the probabilities of the components are averaged",
+        at_least=1,
+    )
+    components: int = field(
+        0,
+        "number of clusters of the k-means baselines; required for a model without a mixture "
+        "prior, and 0 for a model with one, whose number of components is used",
+        at_least=0,
+    )
+    groups: int = field(
+        6, "largest number of components in classes.png, with three images of each", at_least=1
+    )
+    seed: int = field(
+        0, "seed of the subset, the draws, the k-means baselines and the pictures", at_least=0
+    )
+    weights: str = field(*_WEIGHTS)
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rectangle:
+    """A rectangle of an image, in pixels.
+
+    Attributes:
+      top: Number of rows above it.
+      left: Number of columns to the left of it.
+      height: Number of its rows, at least 1.
+      width: Number of its columns, at least 1.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> Rectangle:
+        """Reads `TOP:LEFT:HEIGHTxWIDTH`, such as `4:8:20x20`.
+
+        Raises:
+          ValueError: If the text has another form, or a side is 0.
+        """
+        match = re.fullmatch(r"(\d+):(\d+):(\d+)x(\d+)", text.strip(), re.ASCII)
+        found = cls(*map(int, match.groups())) if match else None
+        if found is None or not found.height or not found.width:
+            raise ValueError(
+                f"a rectangle must read TOP:LEFT:HEIGHTxWIDTH in pixels, such as 4:8:20x20, with "
+                f"sides of at least 1; got {text!r}"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.top}:{self.left}:{self.height}x{self.width}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImputeConfig:
+    """Settings of `matnet impute`: which pixels are missing, and how they are completed.
+
+    Exactly one of `masks`, `missing_colour` and `rectangles` says which pixels are missing.
+
+    Raises:
+      ValueError: If none or several of the three are given, or a field is out of range.
+    """
+
+    masks: str = field(
+        "",
+        "a mask for all images, or a folder with a mask for each image, of the same name but for "
+        "the extension: PNG or JPEG files of the image's size, white (128 and above) where a pixel "
+        "is known and black where it is missing; transparency is ignored",
+    )
+    missing_colour: tuple[int, ...] = field(
+        (), "R,G,B or one grey value, 0 to 255: pixels of this colour are missing"
+    )
+    tolerance: int = field(
+        0,
+        "largest difference from missing_colour in each channel of a missing pixel, 0 to 255; JPEG "
+        "changes colours, above all at edges: such files need 20 to 70, or rather a mask",
+        at_least=0,
+        at_most=255,
+    )
+    rectangles: tuple[str, ...] = field(
+        (), "TOP:LEFT:HEIGHTxWIDTH,... in pixels: missing in every image"
+    )
+    num_samples: int = field(8, "number of completions of each image", at_least=1)
+    temperature: float = field(
+        1.0, "factor of the scales of all priors; below 1, completions vary less", at_least=0
+    )
+    draw: bool = field(False, "draw the missing pixels from p(x | z), instead of taking its mean")
+    seed: int = field(
+        0, "seed of the completions; an image's do not depend on the other images", at_least=0
+    )
+    weights: str = field(*_WEIGHTS)
+
+    def __post_init__(self):
+        make_tuple(self, "missing_colour", "rectangles")
+        check_fields(self)
+        sources = ("masks", "missing_colour", "rectangles")
+        given = [name for name in sources if getattr(self, name)]
+        require(
+            len(given) == 1,
+            f"ImputeConfig needs exactly one of {', '.join(sources)}, which say what is missing; "
+            f"got {' and '.join(given) or 'none'}",
+        )
+        colour = self.missing_colour
+        require(
+            len(colour) in (0, 1, 3) and all(type(v) is int and 0 <= v <= 255 for v in colour),
+            f"ImputeConfig.missing_colour must be R,G,B or one grey value, whole numbers from 0 "
+            f"to 255; got {','.join(map(str, colour))}",
+        )
+        require(
+            bool(colour) or not self.tolerance,
+            f"ImputeConfig.tolerance goes with missing_colour; got {self.tolerance} without it",
+        )
+        for text in self.rectangles:
+            Rectangle.parse(text)

@@ -1,0 +1,184 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""PNG and JPEG files of users, and which of their pixels are missing.
+
+Images are read upright: EXIF's orientation is applied, to masks too. Transparency is dropped. An
+error about a single file does not repeat its name, so a caller that reads many can put it first.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from matnet_tf.config import ImputeConfig, Rectangle
+
+__all__ = ["PILLOW_ERRORS", "SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+# Pillow raises these for files that are damaged, of another kind, or suspiciously large.
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error),
+    Image.DecompressionBombError,
+)
+_KNOWN = 128  # The darkest grey of a mask that still means known.
+
+
+def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib.Path]:
+    """Returns the files in the order given; a folder stands for its PNG and JPEG files, sorted.
+
+    Args:
+      paths: Files and folders, or a single one.
+
+    Raises:
+      ValueError: If there are no paths, one does not exist, or a folder holds no images.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not paths:
+        raise ValueError("expected a file or a folder of images, or several; got none")
+    found = []
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise ValueError(f"there is no file or folder {path}")
+        files = _images_in(path) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+        found += files
+    # A file that is named both by itself and by its folder counts once.
+    return list({os.path.abspath(path): path for path in found}.values())
+
+
+def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def read(path: pathlib.Path) -> Image.Image:
+    """Reads a PNG or JPEG file as an upright 8-bit image, grey (mode L) or colour (RGB).
+
+    Raises:
+      ValueError: If the file is damaged, of another kind, or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except Image.UnidentifiedImageError:
+        raise ValueError("it is not a PNG or JPEG image, or its header is damaged") from None
+    except PILLOW_ERRORS as error:
+        raise ValueError(f"it cannot be read: {error}") from None
+    if upright.mode.startswith(("I", "F")):
+        raise ValueError(f"it has pixels of mode {upright.mode}; expected 8-bit grey or colour")
+    return upright.convert("L" if upright.mode in ("1", "L", "LA") else "RGB")
+
+
+def pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """Returns the pixels, uint8 [H, W, channels]: grey for one channel, RGB for three."""
+    values = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return values.reshape(image.height, image.width, channels)
+
+
+def read_mask(path: pathlib.Path) -> np.ndarray:
+    """Reads a mask file, bool [H, W]: True (known) where the grey value is at least 128.
+
+    Raises:
+      ValueError: As for `read`.
+    """
+    return pixels(read(path), 1)[..., 0] >= _KNOWN
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Encodes pixels, uint8 [H, W, 1 or 3], as PNG, which keeps them exactly."""
+    file = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(file, "png")
+    return file.getvalue()
+
+
+class Missing:
+    """Finds the missing pixels of images by masks, by a colour or by rectangles.
+
+    Args:
+      config: Settings, of which exactly one of `masks`, `missing_colour` and `rectangles` is set.
+
+    Raises:
+      ValueError: If the masks do not exist, or the single mask for all images is unreadable.
+    """
+
+    def __init__(self, config: ImputeConfig):
+        self._config = config
+        self._rectangles = [Rectangle.parse(text) for text in config.rectangles]
+        self.files = find(config.masks) if config.masks else []
+        self._shared = None
+        if config.masks and not pathlib.Path(config.masks).is_dir():
+            self._shared = self._read(self.files[0])
+
+    def mask(self, path: pathlib.Path, image: Image.Image) -> np.ndarray:
+        """Returns the mask of an image, bool [H, W], True where a pixel is known.
+
+        Args:
+          path: File of the image, whose name selects the mask in a folder of masks.
+          image: The image as `read` returns it.
+
+        Raises:
+          ValueError: If there is not exactly one mask for the image, the mask is unreadable or of
+            another size, a rectangle leaves the image, or no pixel is missing.
+        """
+        if self._config.masks:
+            mask = self._from_file(path, image)
+        elif self._rectangles:
+            mask = self._outside_rectangles(image)
+        else:
+            mask = self._of_other_colour(image)
+        if mask.all():
+            raise ValueError("its mask leaves nothing to predict: no pixel is missing")
+        return mask
+
+    def _read(self, path: pathlib.Path) -> np.ndarray:
+        try:
+            return read_mask(path)
+        except ValueError as error:
+            raise ValueError(f"mask {path}: {error}") from None
+
+    def _from_file(self, path: pathlib.Path, image: Image.Image) -> np.ndarray:
+        mask = self._shared
+        if mask is None:
+            files = [file for file in self.files if file.stem == path.stem]
+            if len(files) != 1:
+                found = " and ".join(file.name for file in files) or "none"
+                raise ValueError(
+                    f"expected one mask named {path.stem} in {self._config.masks}; got {found}"
+                )
+            mask = self._read(files[0])
+        if mask.shape != (image.height, image.width):
+            raise ValueError(
+                f"it has {image.height}x{image.width} pixels, but its mask has "
+                f"{mask.shape[0]}x{mask.shape[1]}"
+            )
+        return mask
+
+    def _outside_rectangles(self, image: Image.Image) -> np.ndarray:
+        mask = np.ones((image.height, image.width), bool)
+        for r in self._rectangles:
+            bottom, right = r.top + r.height, r.left + r.width
+            if bottom > image.height or right > image.width:
+                raise ValueError(
+                    f"rectangle {r} reaches out of its {image.height}x{image.width} pixels"
+                )
+            mask[r.top : bottom, r.left : right] = False
+        return mask
+
+    def _of_other_colour(self, image: Image.Image) -> np.ndarray:
+        # Compare the file's own colours, even if the model is grey.
+        colour, tolerance = self._config.missing_colour, self._config.tolerance
+        mask = (np.abs(pixels(image, 3).astype(np.int16) - colour) > tolerance).any(axis=-1)
+        if mask.all():
+            raise ValueError(
+                f"nothing is missing: no pixel is within {tolerance} of the colour "
+                f"{','.join(map(str, colour))}"
+            )
+        return mask

@@ -1,0 +1,384 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The local autoregressive likelihood of Sec. 2.3: masked convolutions conditioned on the latents.
+
+Values of an image are ordered by row, column and channel. The distribution of each depends on the
+last top-down state and on the earlier values nearby: with n layers of kernel size k, on n (k // 2)
+rows above and as many columns on either side.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from matnet_tf.config import ModelConfig
+from matnet_tf.distributions.base import RowSeededDistribution
+from matnet_tf.distributions.stateless_random import has_row_seeds, uniform
+from matnet_tf.layers.base import Configured, Conv2D, activation_function
+from matnet_tf.likelihoods.masked_convolution import MaskedConvolution
+from matnet_tf.likelihoods.observation import ObservedPixels, make_observation_model
+from matnet_tf.tracing import tf_function
+
+__all__ = ["Autoregressive", "LocalAutoregression"]
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class LocalAutoregression(Configured):
+    """p(x | z) where every value also depends on the earlier values nearby (Sec. 2.3).
+
+    The first masked convolution (mask A) reads the image. Each of the others (mask B) reads the
+    output of the one before, with a skip connection between equal sizes. The last top-down state
+    enters every layer unmasked. A shortcut leads from the first layer straight to the parameters:
+    neighbours predict a value well by a linear function, which the deeper layers then need not
+    learn.
+
+    `call(h_td)` returns the context [B, H, W, n], the share of the state in all layers, which is
+    all that `distribution` needs. In a conditional model every layer also reads the known pixels
+    around a position by a convolution without a mask: p(x_u | z, x_k) of Eq. 3.
+
+    Args:
+      config: The `ModelConfig`.
+      **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+      observation: The observation model.
+      has_mean: Whether p(x | z) has a mean in closed form.
+      convolutions: The masked convolutions in order.
+    """
+
+    has_mean = False  # Its mean is a sum over all images; draw a sample instead.
+
+    def __init__(self, config: ModelConfig | dict, **kwargs):
+        super().__init__(config, **kwargs)
+        config = self.config
+        size = config.autoregressive_kernel_size
+        self.observation = make_observation_model(config)
+        self._act = activation_function(config.activation)
+        self.convolutions = self._make_convolutions()
+        self.spread = None
+        if config.scales[-1].dense:
+            # A dense state has no positions, so a dense layer first spreads it over a map.
+            height, width, _ = config.image_shape
+            self.spread = keras.layers.Dense(height * width * config.image_filters, name="spread")
+        total = sum(convolution.width for convolution in self.convolutions)
+        self.context = Conv2D(total, 1, name="context")
+        self.observed_context = None
+        if config.conditional_stages:
+            self.observed_context = Conv2D(
+                total, size, padding="same", use_bias=False, name="observed_context"
+            )
+
+    def _make_convolutions(self) -> list[MaskedConvolution]:
+        config, channels = self.config, self.config.image_shape[-1]
+        outputs = channels * self.observation.num_parameters
+        filters = [config.autoregressive_filters] * (config.autoregressive_layers - 1) + [outputs]
+        masks = [{"mask": "A", "shortcut": outputs}] + [{"mask": "B"}] * (len(filters) - 1)
+        return [
+            MaskedConvolution(
+                n, config.autoregressive_kernel_size, channels, **mask, name=f"{i:02d}_masked"
+            )
+            for i, (n, mask) in enumerate(zip(filters, masks, strict=True))
+        ]
+
+    def build(self, h_td_shape):
+        *area, channels = self.config.image_shape
+        if self.spread is not None:
+            self.spread.build(h_td_shape)
+        self.context.build((None, *area, self.config.image_filters))
+        if self.observed_context is not None:
+            self.observed_context.build((None, *area, channels + 1))
+        reads = [channels, *(convolution.filters for convolution in self.convolutions[:-1])]
+        for convolution, filters in zip(self.convolutions, reads, strict=True):
+            convolution.build((None, *area, filters))
+        self.observation.build((None, *self.config.image_shape, self.observation.num_parameters))
+
+    def call(self, h_td):
+        if self.spread is not None:
+            shape = (*self.config.image_shape[:2], self.config.image_filters)
+            h_td = tf.reshape(self._act(self.spread(h_td)), [-1, *shape])
+        return self.context(h_td)
+
+    def parameters(self, x: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
+        """Parameters of every value given the values before it, in one parallel pass.
+
+        Args:
+          x: Images [B, H, W, C], float32 in [0, 1].
+          context: The result of `call`, plus the share of the known pixels if there are any.
+
+        Returns:
+          Parameters of the observation model, [B, H, W, C, P].
+        """
+        hidden, shortcut = tf.cast(self.observation.standardize(x), context.dtype), None
+        for index, share in enumerate(self.split_context(context)):
+            sums = self.convolutions[index](hidden) + share
+            hidden, shortcut = self.layer_output(index, hidden, sums, shortcut)
+        return self.split_parameters(hidden)
+
+    def split_context(self, context: tf.Tensor) -> list[tf.Tensor]:
+        """The share of the context in each masked convolution."""
+        return tf.split(context, [c.width for c in self.convolutions], axis=-1)
+
+    def layer_output(self, index, inputs, sums, shortcut) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Activation, skip connection and shortcut of a layer.
+
+        Args:
+          index: Index of the masked convolution.
+          inputs: The layer's inputs, [..., filters].
+          sums: The convolution of the inputs plus the share of the context, [..., width].
+          shortcut: What the layer before returned; None for the first layer.
+
+        Returns:
+          output: The layer's output, [..., filters].
+          shortcut: The first layer's shortcut, for the next layer; None after the last.
+        """
+        if index == 0:
+            output, shortcut = tf.split(sums, [self.convolutions[0].filters, -1], axis=-1)
+            return self._act(output), shortcut
+        if index == len(self.convolutions) - 1:
+            return sums + shortcut, None
+        return self._act(sums) + inputs, shortcut
+
+    def split_parameters(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Reshapes the last layer's outputs from [..., C * P] to [..., C, P]."""
+        tail = [self.config.image_shape[-1], self.observation.num_parameters]
+        return tf.reshape(outputs, tf.concat([tf.shape(outputs)[:-1], tail], 0))
+
+    @property
+    def filters_per_position(self) -> int:
+        """Filters of the widest tensor of the image's size, for estimates of memory."""
+        return self.context.filters
+
+    def distribution(
+        self, context: tf.Tensor, observed: ObservedPixels | None = None
+    ) -> Autoregressive:
+        """p(x | z), or p(x_u | z, x_k) given known pixels.
+
+        Args:
+          context: The result of `call`.
+          observed: The known pixels of the B images, or None. Samples contain them unchanged;
+            `log_prob` does not count them.
+
+        Returns:
+          A distribution with batch shape [B] and event shape [H, W, C].
+        """
+        return Autoregressive(self, self.add_observed(context, observed), observed)
+
+    def guess(self, context: tf.Tensor, observed: ObservedPixels) -> tf.Tensor:
+        """Images [B, H, W, C] for a later stage of a conditional model to refine.
+
+        They are the mean of the observation model if the last layer read the context alone.
+        """
+        share = self.split_context(self.add_observed(context, observed))[-1]
+        mean = self.observation.distribution(self.split_parameters(share)).mean()
+        return tf.clip_by_value(mean, 0.0, 1.0)
+
+    def add_observed(self, context: tf.Tensor, observed: ObservedPixels | None) -> tf.Tensor:
+        """The context plus the share of the known pixels in all layers."""
+        if observed is None:
+            return context
+        x, mask = observed
+        inputs = tf.concat([self.observation.standardize(x) * mask, mask], axis=-1)
+        return context + self.observed_context(tf.cast(inputs, context.dtype))
+
+    def sample(
+        self, context: tf.Tensor, seed: tf.Tensor, observed: ObservedPixels | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws images value by value.
+
+        Every layer is computed once per position and channel. The rows above enter by one
+        convolution per row, the columns before by one matrix product per position. The total cost
+        is that of C parallel passes, in products that are one position wide.
+
+        Args:
+          context: The result of `call`, plus the share of the known pixels, [B, H, W, n].
+          seed: Batch seed, int32 [2], or one seed per image, [B, 2].
+          observed: The known pixels of the B images, which are not drawn, or None.
+
+        Returns:
+          images: Images [B, H, W, C].
+          log_prob: Log-probability of the drawn values, [B], in nats.
+        """
+        height, width, channels = self.config.image_shape
+        if has_row_seeds(seed):
+            noise = tf.transpose(uniform(seed, [height, width, channels]), [1, 2, 0, 3])
+        else:
+            shape = tf.stack([height, width, tf.shape(context)[0], channels])
+            noise = tf.random.stateless_uniform(shape, seed)
+        return self._from_noise(context, noise, observed)
+
+    @tf_function
+    def _from_noise(self, context, noise, observed):
+        return _Sampler(self, tf.cast(context, tf.float32), observed).run(noise)
+
+    def compute_output_shape(self, h_td_shape):
+        return (h_td_shape[0], *self.config.image_shape[:2], self.context.filters)
+
+
+class _Sampler:
+    """Draws a batch of images incrementally: layers keep the rows and columns they still read.
+
+    In all lists, entry l belongs to masked convolution l. Positions come before the batch, so that
+    a position is one slice.
+
+    Args:
+      layer: The likelihood.
+      context: The result of its `call`, plus the share of the known pixels, [B, H, W, n].
+      observed: The known pixels of the B images, or None.
+    """
+
+    def __init__(
+        self, layer: LocalAutoregression, context: tf.Tensor, observed: ObservedPixels | None
+    ):
+        self.layer = layer
+        if observed is not None:
+            observed = ObservedPixels(*(tf.transpose(part, [1, 2, 0, 3]) for part in observed))
+        self.observed = observed  # [H, W, B, C] and [H, W, B, 1]
+        self.radius = layer.convolutions[0].radius
+        # [H, W, B, width] each.
+        self.shares = [tf.transpose(s, [1, 2, 0, 3]) for s in layer.split_context(context)]
+        kernels = [tf.cast(c.masked_kernel(), tf.float32) for c in layer.convolutions]
+        self.reads = [kernel.shape[2] for kernel in kernels]
+        self.above = [kernel[: self.radius] for kernel in kernels]
+        past = [kernel[self.radius, : self.radius] for kernel in kernels]
+        self.past = [tf.reshape(k, [-1, k.shape[-1]]) for k in past]
+        self.here = [kernel[self.radius, self.radius] for kernel in kernels]
+
+    def run(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images [B, H, W, C] and their log-probabilities [B] from noise [H, W, B, C]."""
+        height, width, batch = noise.shape[0], noise.shape[1], tf.shape(noise)[2]
+        padded = width + 2 * self.radius
+        rows = [tf.zeros([batch, self.radius, padded, n]) for n in self.reads]
+        images = tf.TensorArray(tf.float32, size=height)
+
+        def body(y, rows, images, log_prob):
+            rows, image_row, row_log_prob = self._row(y, rows, noise[y])
+            return y + 1, rows, images.write(y, image_row), log_prob + row_log_prob
+
+        start = (0, rows, images, tf.zeros([batch]))
+        _, _, images, log_prob = tf.while_loop(
+            lambda y, *_: y < height, body, start, parallel_iterations=1
+        )
+        return tf.transpose(images.stack(), [2, 0, 1, 3]), log_prob
+
+    def _row(self, y, rows, noise):
+        """Draws row y, [W, B, C], and moves every layer's window of rows down by one."""
+        width, batch = noise.shape[0], tf.shape(noise)[1]
+        sums = [
+            tf.transpose(tf.nn.conv2d(row, kernel, 1, "VALID")[:, 0], [1, 0, 2]) + share[y]
+            for row, kernel, share in zip(rows, self.above, self.shares, strict=True)
+        ]
+        columns = [tf.zeros([batch, self.radius, n]) for n in self.reads]
+        read = [tf.TensorArray(tf.float32, size=width) for _ in self.reads]
+        image_row = tf.TensorArray(tf.float32, size=width)
+
+        def body(x, columns, read, image_row, log_prob):
+            inputs, value, value_log_prob = self._position(y, x, sums, columns, noise[x])
+            columns = [
+                tf.concat([c[:, 1:], i[:, None]], 1) for c, i in zip(columns, inputs, strict=True)
+            ]
+            read = [array.write(x, i) for array, i in zip(read, inputs, strict=True)]
+            return x + 1, columns, read, image_row.write(x, value), log_prob + value_log_prob
+
+        start = (0, columns, read, image_row, tf.zeros([batch]))
+        _, _, read, image_row, log_prob = tf.while_loop(
+            lambda x, *_: x < width, body, start, parallel_iterations=1
+        )
+        margins = [[0, 0], [self.radius, self.radius], [0, 0]]
+        new = [tf.pad(tf.transpose(array.stack(), [1, 0, 2]), margins) for array in read]
+        rows = [tf.concat([a[:, 1:], b[:, None]], 1) for a, b in zip(rows, new, strict=True)]
+        return rows, image_row.stack(), log_prob
+
+    def _position(self, y, x, sums, columns, noise):
+        """Draws the C channels of a position.
+
+        Returns:
+          inputs: What every layer reads there, [B, filters] each.
+          value: The values, [B, C].
+          log_prob: Log-probability of the drawn values, [B].
+        """
+        batch, channels = tf.shape(noise)[0], noise.shape[-1]
+        sums = [
+            s[x] + tf.reshape(c, [batch, -1]) @ kernel
+            for s, c, kernel in zip(sums, columns, self.past, strict=True)
+        ]
+        observed = self.observed and ObservedPixels(*(part[y, x] for part in self.observed))
+        observation, value = self.layer.observation, tf.zeros_like(noise)
+        for channel in range(channels):
+            inputs, parameters = self._layers(observation.standardize(value), sums)
+            drawn = observation.quantile(parameters, noise[:, None, None])[:, 0, 0]
+            drawn = drawn if observed is None else observed.paste(drawn)
+            value = tf.where(tf.range(channels) == channel, drawn, value)
+        inputs[0] = observation.standardize(value)
+        log_probs = observation.log_probs(parameters, value[:, None, None])[:, 0, 0]
+        if observed is not None:
+            log_probs = tf.where(observed.mask > 0, 0.0, log_probs)
+        return inputs, value, tf.reduce_sum(log_probs, axis=-1)
+
+    def _layers(self, hidden, sums):
+        """What every layer reads at a position, and the parameters [B, 1, 1, C, P] that result.
+
+        Filters of the channels drawn so far, and of the next one, are final; the others are not.
+        """
+        inputs, shortcut = [], None
+        for index, kernel in enumerate(self.here):
+            inputs.append(hidden)
+            total = sums[index] + hidden @ kernel
+            hidden, shortcut = self.layer.layer_output(index, hidden, total, shortcut)
+        return inputs, self.layer.split_parameters(hidden)[:, None, None]
+
+
+class Autoregressive(RowSeededDistribution):
+    """p(x | z) of a `LocalAutoregression`, with batch shape [B] and event shape [H, W, C].
+
+    Args:
+      layer: The likelihood.
+      context: The result of its `call`, plus the share of the known pixels, [B, H, W, n].
+      observed: The known pixels of the B images, or None. Samples contain them unchanged;
+        `log_prob` does not count them.
+      name: Name of the distribution.
+    """
+
+    def __init__(
+        self,
+        layer: LocalAutoregression,
+        context: tf.Tensor,
+        observed: ObservedPixels | None = None,
+        name: str = "Autoregressive",
+    ):
+        parameters = dict(locals())
+        self._layer, self._context, self._observed = layer, context, observed
+        super().__init__(parameters, name)
+
+    def _batch_shape(self):
+        return self._context.shape[:1]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._context)[:1]
+
+    def _event_shape(self):
+        return tf.TensorShape(self._layer.config.image_shape)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._layer.config.image_shape, tf.int32)
+
+    def _log_prob(self, x):
+        log_probs = self._layer.observation.log_probs(self._layer.parameters(x, self._context), x)
+        if self._observed is not None:
+            return self._observed.sum_hidden(log_probs)
+        return tf.reduce_sum(log_probs, axis=[1, 2, 3])
+
+    def _sample_n(self, n, seed=None):
+        context, observed = tf.tile(self._context, [n, 1, 1, 1]), self._observed
+        if observed is not None:
+            observed = ObservedPixels(*(tf.tile(part, [n, 1, 1, 1]) for part in observed))
+        images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed), observed)
+        return tf.reshape(images, tf.concat([[n, -1], self._event_shape_tensor()], 0))
+
+    def _mean(self):
+        raise TypeError("p(x | z) of the local model has no mean in closed form: average samples")
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """One image for each row's own seed, see `stateless_random.draw_rows`."""
+        return self._layer.sample(self._context, seed, self._observed)[0]

@@ -1,0 +1,147 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The likelihood with values that are independent given the last top-down state (Sec. 2.2)."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from matnet_tf.config import ModelConfig
+from matnet_tf.distributions import stateless_random
+from matnet_tf.distributions.base import RowSeededDistribution
+from matnet_tf.layers.base import Configured, linear
+from matnet_tf.likelihoods.observation import (
+    ObservationModel,
+    ObservedPixels,
+    make_observation_model,
+)
+
+__all__ = ["Likelihood", "MaskedDistribution"]
+
+tfd = tfp.distributions
+
+
+class MaskedDistribution(RowSeededDistribution):
+    """p(x_u | z, x_k): the hidden values of images, independent given the latents (Eq. 3).
+
+    Batch shape [B], event shape [H, W, C]. Samples and the mean are whole images that contain the
+    known pixels unchanged; `log_prob` counts the hidden values only.
+
+    Args:
+      observation: The observation model.
+      values: Its parameters for every value of the images, [B, H, W, C, P].
+      observed: The known pixels of the B images.
+      name: Name of the distribution.
+    """
+
+    def __init__(
+        self,
+        observation: ObservationModel,
+        values: tf.Tensor,
+        observed: ObservedPixels,
+        name: str = "MaskedDistribution",
+    ):
+        parameters = dict(locals())
+        self._observation, self._values, self._observed = observation, values, observed
+        super().__init__(parameters, name)
+
+    def _unmasked(self):
+        return self._observation.distribution(self._values)
+
+    def _batch_shape(self):
+        return self._values.shape[:1]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._values)[:1]
+
+    def _event_shape(self):
+        return tf.TensorShape(self._observation.image_shape)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._observation.image_shape, tf.int32)
+
+    def _log_prob(self, x):
+        return self._observed.sum_hidden(self._observation.log_probs(self._values, x))
+
+    def _sample_n(self, n, seed=None):
+        return self._observed.paste(self._unmasked().sample(n, seed=seed))
+
+    def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
+        """One image for each row's own seed, see `stateless_random.draw_rows`."""
+        return self._observed.paste(stateless_random.draw_rows(self._unmasked(), seed))
+
+    def _mean(self):
+        return self._observed.paste(self._unmasked().mean())
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class Likelihood(Configured):
+    """p(x | z) with values that are independent given the last top-down state (Sec. 2.2).
+
+    `call(h_td)` returns the parameters of every value, [B, H, W, C, P], a linear function of the
+    state.
+
+    Args:
+      config: The `ModelConfig`.
+      **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+      observation: The observation model.
+      has_mean: Whether p(x | z) has a mean in closed form.
+    """
+
+    has_mean = True
+
+    def __init__(self, config: ModelConfig | dict, **kwargs):
+        super().__init__(config, **kwargs)
+        config = self.config
+        dense = config.scales[-1].dense
+        self.observation = make_observation_model(config)
+        self._shape = (*config.image_shape, self.observation.num_parameters)
+        filters = math.prod(self._shape if dense else self._shape[2:])
+        self.head = linear(filters, config.kernel_size, dense, name="head")
+
+    def build(self, h_td_shape):
+        self.head.build(h_td_shape)
+        self.observation.build((None, *self._shape))
+
+    def call(self, h_td):
+        return tf.reshape(self.head(h_td), [-1, *self._shape])
+
+    @property
+    def filters_per_position(self) -> int:
+        """Filters of the widest tensor of the image's size, for estimates of memory."""
+        return max(self.config.image_filters, math.prod(self._shape[2:]))
+
+    def distribution(
+        self, parameters: tf.Tensor, observed: ObservedPixels | None = None
+    ) -> tfd.Distribution:
+        """p(x | z), or p(x_u | z, x_k) given known pixels; see `MaskedDistribution`.
+
+        Args:
+          parameters: The result of `call`.
+          observed: The known pixels of the B images, or None.
+
+        Returns:
+          A distribution with batch shape [B] and event shape [H, W, C].
+        """
+        if observed is not None:
+            return MaskedDistribution(self.observation, parameters, observed)
+        return self.observation.distribution(parameters)
+
+    def guess(self, parameters: tf.Tensor, observed: ObservedPixels) -> tf.Tensor:
+        """The mean of p(x | z), [B, H, W, C], for a later stage of a conditional model to refine.
+
+        Args:
+          parameters: The result of `call`.
+          observed: Unused; `LocalAutoregression.guess` needs the known pixels.
+        """
+        del observed
+        return tf.clip_by_value(self.observation.distribution(parameters).mean(), 0.0, 1.0)
+
+    def compute_output_shape(self, h_td_shape):
+        return (h_td_shape[0], *self._shape)

@@ -1,0 +1,336 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A Keras model that maximizes the ELBO of a hierarchy it owns.
+
+The loss is a value: a step computes the bound, weighs its KL and takes the gradient of the mean
+over the global batch. A step whose gradient is not finite, or too large, changes nothing and is
+counted. Steps on data may alternate with updates of the guide alone, on images drawn from the
+model (Eq. 13).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from matnet_tf.config import ElboLoss
+from matnet_tf.config.serialization import from_dict, to_dict
+from matnet_tf.distributions import stateless_random
+from matnet_tf.model.bounds import Bound
+from matnet_tf.model.descent import Trace
+from matnet_tf.model.gradients import accumulated_gradients, apply_if
+from matnet_tf.model.hierarchy import Hierarchy, num_rows
+from matnet_tf.model.input_checks import (
+    EMPTY,
+    ImageInputs,
+    MaskedImageInputs,
+    check_specs,
+    data_errors,
+)
+from matnet_tf.model.metrics import BoundMetric, SkippedSteps
+from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
+from matnet_tf.tracing import FunctionCache
+
+__all__ = ["ElboModel"]
+
+# Separates the noise of the guide's own updates from that of the data.
+_REGULARIZER_STREAM = 0x5EED
+
+
+class ElboModel(keras.Model):
+    """A Keras model that maximizes the ELBO of a `Hierarchy`; see `MatNet` and `ConditionalMatNet`.
+
+    The model is built when constructed. A subclass constructs the hierarchy and the input form, and
+    adds what users call. There are no other hooks.
+
+    Args:
+      hierarchy: The layer with the networks and the likelihood.
+      input_form: How batches carry images, and masks if the model is conditional.
+      seed: Integer seed of the initial weights and of the noise in training.
+      **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+      ValueError: If Keras's dtype policy is mixed_float16, in which small gradients vanish.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        input_form: ImageInputs | MaskedImageInputs,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        # One name for all models, so that variables have the same paths in every process.
+        super().__init__(**{"name": "matnet", **kwargs})
+        if self.compute_dtype == "float16":
+            raise ValueError("models compute in float32 or mixed_bfloat16; got mixed_float16")
+        self.config = hierarchy.config
+        self.seed = seed
+        self.hierarchy = hierarchy
+        self.input_form = input_form
+        self.functions = FunctionCache()
+        self.elbo_loss = ElboLoss()
+        self._training_stage = 0
+        self.build((None, *self.config.image_shape))
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.hierarchy.build(input_shape)
+        self.step = self._counter("step")
+        self.skipped = self._counter("skipped")
+        self.skipped_in_a_row = self._counter("skipped_in_a_row")
+        self.kl_weight = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="kl_weight"
+        )
+        self.bound_metric = BoundMetric(self.config.level_names)
+        self.built = True
+        self.hierarchy.initialize(self.seed)
+
+    def _counter(self, name):
+        return self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name=name
+        )
+
+    def call(self, inputs):
+        """Reconstructions `[B, H, W, C]` from one draw of every latent."""
+        seed = stateless_random.seed_tensor(self.seed)
+        return self.hierarchy(self.input_form.unpack(inputs), seed)
+
+    # Keras's methods.
+
+    @property
+    def metrics(self):
+        return [self.bound_metric]
+
+    def compile(
+        self, optimizer: Any = "adam", elbo_loss: ElboLoss | None = None, **kwargs: Any
+    ) -> None:
+        """Configures training, as `keras.Model.compile` does; the loss is the negative ELBO.
+
+        Args:
+          optimizer: Any Keras optimizer.
+          elbo_loss: Settings of the loss and of the guard against bad steps. Its fields are also
+            accepted as keywords: `compile(optimizer="adam", entropy_penalty=0.4)`.
+          **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`, and fields of `ElboLoss`.
+
+        Raises:
+          ValueError: If a setting is out of range.
+        """
+        names = [field.name for field in dataclasses.fields(ElboLoss)]
+        settings = {name: getattr(elbo_loss or ElboLoss(), name) for name in names}
+        settings |= {name: kwargs.pop(name) for name in names if name in kwargs}
+        self.elbo_loss = ElboLoss(**settings)
+        super().compile(optimizer=optimizer, **kwargs)
+        # Variables created while a step is traced would cost a second trace of the whole step.
+        with self.distribute_strategy.scope():
+            self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config | {"elbo_loss": to_dict(self.elbo_loss)} if self.compiled else config
+
+    def compile_from_config(self, config):
+        elbo_loss = from_dict(ElboLoss, config.pop("elbo_loss", {}))
+        config = keras.saving.deserialize_keras_object(config)
+        given = {name: value for name, value in config.items() if value is not None}
+        self.compile(elbo_loss=elbo_loss, **given)
+
+    def fit(self, x=None, *args, callbacks=None, validation_data=None, **kwargs):
+        """Trains, as `keras.Model.fit` does; images are checked as they come, see `MatNet`.
+
+        Raises:
+          ValueError: If images are not what the config says, or the data set is empty.
+          TrainingDiverged: After too many skipped steps in a row.
+        """
+        kwargs["callbacks"] = [*(callbacks or []), SkippedSteps(self.elbo_loss.max_skipped)]
+        if validation_data is not None:
+            kwargs["validation_data"] = self.checked_data(validation_data)
+        before = int(self.step.numpy())
+        with data_errors():
+            history = super().fit(self.checked_data(x), *args, **kwargs)
+        if history.epoch and int(self.step.numpy()) == before:
+            raise ValueError(EMPTY)
+        return history
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Means over images of the ELBO and its parts, in nats, as `keras.Model.evaluate`."""
+        with data_errors():
+            result = super().evaluate(self.checked_data(x), *args, **kwargs)
+        if not self.bound_metric.count.numpy():
+            raise ValueError(EMPTY)
+        return result
+
+    def predict(self, x, *args, **kwargs):
+        """Mean reconstructions of images, as `keras.Model.predict`."""
+        with data_errors():
+            return super().predict(self.checked_data(x), *args, **kwargs)
+
+    def checked_data(self, x: Any) -> Any:
+        """Arrays, checked now, or a data set of the model's inputs that checks every batch."""
+        form = self.input_form
+        if not isinstance(x, tf.data.Dataset):
+            if x is None:
+                raise ValueError("data must be a tf.data.Dataset or an array of images; got None")
+            return form.pack(*(part.numpy() for part in form.check(*form.unpack(x))))
+        check_specs(form.unpack(x.element_spec), self.config.image_shape)
+        if int(x.cardinality()) == 0:
+            raise ValueError(EMPTY)
+        self.hierarchy.likelihood.observation.check_ready()
+
+        def prepare(*element):
+            inputs = form.unpack(element[0] if len(element) == 1 else element)
+            return form.pack(*form.assert_valid(*inputs))
+
+        return x.map(prepare)
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return self.train_function
+        varies = self.elbo_loss.regularizer != "none" or self.hierarchy.num_stages > 1
+        if varies:
+            self.train_function = make_varying_steps(self)
+        elif keras_steps_work(self):
+            super().make_train_function(force)
+        else:
+            self.train_function = make_steps(self, self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return self.test_function
+        if keras_steps_work(self):
+            super().make_test_function(force)
+        else:
+            self.test_function = make_steps(self, self.test_step)
+        return self.test_function
+
+    def get_config(self):
+        return {"config": to_dict(self.config), "seed": self.seed, "name": self.name}
+
+    # The loss.
+
+    def loss_per_image(self, bound: Bound, trace: Trace) -> tf.Tensor:
+        """The training loss `[B]`: minus log-likelihood plus the weighted KL, in nats."""
+        loss, top = self.elbo_loss, trace.levels[0]
+        kl = sum(bound.kl.values())
+        if top.is_mixture and loss.mixture_kl == "approximate":
+            kl += top.analytic_kl() - bound.kl[top.name]
+        if top.is_mixture and loss.entropy_penalty:
+            log_prob = top.prior.assign(top.z)
+            kl -= loss.entropy_penalty * tf.reduce_sum(tf.exp(log_prob) * log_prob, axis=-1)
+        weighted = self.kl_weight * kl
+        if loss.kl_schedule == "squared":
+            squares = [tf.square(level.kl_per_unit()) for level in trace.levels]
+            squared = [tf.reduce_sum(s, axis=list(range(1, s.shape.rank))) for s in squares]
+            weighted += (1 - self.kl_weight) * sum(squared)
+        return weighted - bound.log_likelihood
+
+    def regularizer_loss(self, inputs: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tf.Tensor:
+        """The guide's loss `[B]` on images drawn from the model, in nats.
+
+        `free_energy` is minus their bound, which Eq. 13 maximizes: it lowers KL(q(z | x) || p(z |
+        x)). `sleep` is minus the log-probability, under the guide, of the latents they were drawn
+        from: it lowers KL(p(z | x) || q(z | x)). The draws pass no gradient.
+
+        Args:
+          inputs: A batch of data: as many images are drawn, with its masks if there are any.
+          seed: int32 `[2]`.
+        """
+        trace = self.hierarchy.sample_trace(inputs, seed)
+        images = tf.stop_gradient(self.hierarchy.images(trace, seed, draw=True))
+        drawn = (images, *inputs[1:])
+        if self.elbo_loss.regularizer == "sleep":
+            latents = [tf.stop_gradient(z) for z in trace.z]
+            encoding = self.hierarchy.encode(*drawn)
+            levels = self.hierarchy.top_down_pass(
+                encoding, num_rows(images), seed, latents=latents
+            ).levels
+            return -sum(level.posterior.log_prob(level.z) for level in levels)
+        # The stages and the pixels of the draw use the seeds before this one.
+        own_seed = stateless_random.fold_in(seed, self.config.num_levels + 1)
+        return self.loss_per_image(*self.hierarchy.bound_and_trace(*drawn, own_seed))
+
+    # Steps.
+
+    @property
+    def training_stage(self) -> int:
+        """The stage that steps on data train, from 1; 0 trains all stages at once."""
+        return self._training_stage
+
+    @training_stage.setter
+    def training_stage(self, stage: int) -> None:
+        stages = self.hierarchy.num_stages
+        if isinstance(stage, bool) or stage not in range(stages + 1):
+            raise ValueError(
+                f"training_stage must be 0, for all, or one of the {stages} stages; got {stage!r}"
+            )
+        self._training_stage = stage
+
+    def train_step(self, data):
+        inputs = self._tensors(data)
+        variables = self.hierarchy.stage_variables(self.training_stage)
+
+        def losses(part, seed):
+            bound, trace = self.hierarchy.bound_and_trace(*part, seed, self.training_stage or None)
+            self.bound_metric.update_state(bound)
+            return self.loss_per_image(bound, trace)
+
+        skipped = 1 - self._update(losses, inputs, self.step_seed(), variables)
+        # At the end of a data set a graph would otherwise count a step that has no batch.
+        with tf.control_dependencies([skipped]):
+            self.step.assign_add(1)
+        self.skipped.assign_add(skipped)
+        self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
+        return self.get_metrics_result()
+
+    def regularizer_step(self, data) -> None:
+        """Updates the guide alone, on as many images from the model as `data` has."""
+        inputs, variables = self._tensors(data), self.hierarchy.guide_variables
+        seed = tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
+        before = tf.identity(self.optimizer.iterations.value)
+        kept = self._update(self.regularizer_loss, inputs, seed, variables)
+        self.skipped.assign_add(1 - kept)
+        # Schedules based on `optimizer.iterations` count data updates only.
+        self.optimizer.iterations.assign(before)
+
+    def test_step(self, data):
+        bound = self.hierarchy.elbo(*self._tensors(data), self.step_seed())
+        self.bound_metric.update_state(bound)
+        return self.get_metrics_result()
+
+    def _tensors(self, data) -> tuple[tf.Tensor, ...]:
+        return tuple(tf.cast(part, tf.float32) for part in self.input_form.unpack(data))
+
+    def step_seed(self) -> tf.Tensor:
+        """The seed of this step's noise, int32 `[2]`: a function of (seed, step, replica)."""
+        seed = tf.random.fold_in(stateless_random.seed_tensor(self.seed), self.step.value)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.random.fold_in(seed, replica)
+
+    def _update(self, losses, inputs, seed, variables) -> tf.Tensor:
+        """Takes a step on the mean loss of the global batch, or skips it: 1 or 0 (int64)."""
+        loss = self.elbo_loss
+        gradients = accumulated_gradients(losses, inputs, seed, variables, loss.micro_batches)
+        norm = tf.linalg.global_norm(gradients)
+        keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm)
+        clip = tf.minimum(1.0, loss.clip_norm / norm) if loss.clip_norm else 1.0
+        factor = tf.where(keep, clip, 0.0)
+        gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+        apply_if(keep, self.optimizer, gradients, variables)
+        return tf.cast(keep, tf.int64)
+
+    # What the model depends on.
+
+    @property
+    def bound_weights(self) -> list[keras.Variable]:
+        """All weights that the model's distributions depend on, trainable or not."""
+        return self.hierarchy.weights
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Image-samples in one pass of a bound or a sample, which bounds the memory."""
+        return self.hierarchy.samples_per_pass

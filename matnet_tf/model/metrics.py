@@ -1,0 +1,75 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The metric of training, and the callback that ends a diverged run."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+__all__ = ["BoundMetric", "SkippedSteps", "TrainingDiverged"]
+
+
+class TrainingDiverged(ValueError):
+    """Too many steps in a row had a gradient that was not finite or too large."""
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class BoundMetric(keras.metrics.Metric):
+    """Means over images of the ELBO and its parts, in nats, as one dictionary.
+
+    Images whose bound is not finite do not count.
+
+    Args:
+      level_names: Names of the levels; their means appear as `kl/<name>`.
+    """
+
+    def __init__(self, level_names, name="bound", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.level_names = tuple(level_names)
+        self.total = self.add_variable(
+            shape=(2 + len(self.level_names),), initializer="zeros", name="total"
+        )
+        self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+
+    def update_state(self, bound):
+        parts = tf.stack([bound.elbo, bound.log_likelihood, *bound.kl.values()])
+        # A NaN, whose step is skipped, must not spoil the mean of an epoch.
+        finite = tf.reduce_all(tf.math.is_finite(parts), axis=0)
+        self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0), axis=1))
+        self.count.assign_add(tf.reduce_sum(tf.cast(finite, tf.float32)))
+
+    def result(self):
+        means = tf.math.divide_no_nan(self.total.value, self.count.value)
+        elbo, log_likelihood, *kl = tf.unstack(means)
+        return {
+            "elbo": elbo,
+            "log_likelihood": log_likelihood,
+            "kl": tf.add_n(kl),
+            **{f"kl/{name}": value for name, value in zip(self.level_names, kl, strict=True)},
+        }
+
+    def get_config(self):
+        return super().get_config() | {"level_names": self.level_names}
+
+
+class SkippedSteps(keras.callbacks.Callback):
+    """Stops training, with a diagnosis, after `max_skipped` skipped steps in a row.
+
+    Raises (from `fit`):
+      TrainingDiverged: Says how many steps were skipped and what to try.
+    """
+
+    def __init__(self, max_skipped: int = 50):
+        super().__init__()
+        self.max_skipped = max_skipped
+
+    def on_train_batch_end(self, batch, logs=None):
+        in_a_row = int(self.model.skipped_in_a_row.numpy())
+        if in_a_row >= self.max_skipped:
+            raise TrainingDiverged(
+                f"{in_a_row} steps in a row, up to step {int(self.model.step.numpy())}, had a "
+                f"gradient that is not finite or whose norm exceeds "
+                f"{self.model.elbo_loss.skip_norm:g}; their updates were skipped. Try a lower "
+                f"learning rate, a longer warm-up, or look for bad images"
+            )

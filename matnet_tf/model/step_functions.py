@@ -1,0 +1,82 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Train and test functions for `fit` and `evaluate` where Keras's own fail or do not suffice.
+
+Keras's own fail under MultiWorkerMirroredStrategy, and under MirroredStrategy with several steps
+per execution (Keras 3.15). They also run one kind of step, while training may alternate between
+kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from matnet_tf.tracing import tf_function
+
+__all__ = ["keras_steps_work", "make_steps", "make_varying_steps"]
+
+
+def keras_steps_work(model: keras.Model) -> bool:
+    """Whether Keras's own train and test functions run under the model's strategy."""
+    strategy = model.distribute_strategy
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return strategy.num_replicas_in_sync == 1 or model.steps_per_execution == 1
+
+
+def make_steps(model: keras.Model, *parts: Callable, count: int | None = None) -> Callable:
+    """A function that runs steps on the next batches of an iterator and returns the metrics.
+
+    Args:
+      model: The model.
+      *parts: Steps that all run on the same batch, one after another.
+      count: Number of batches; None for `steps_per_execution`.
+    """
+    count = model.steps_per_execution if count is None else count
+
+    def one_batch(data):
+        for part in parts:
+            part(data)
+
+    if not model.run_eagerly:
+        one_batch = tf_function(one_batch, jit_compile=model.jit_compile)
+
+    def steps(iterator):
+        def step(done):
+            model.distribute_strategy.run(one_batch, args=(next(iterator),))
+            return (done + 1,)
+
+        tf.while_loop(lambda done: done < count, step, (0,))
+        return model.get_metrics_result()
+
+    return steps if model.run_eagerly else tf_function(steps)
+
+
+def make_varying_steps(model: Any) -> Callable:
+    """A train function that chooses before each step its stage, and whether to regularize."""
+    functions = {}
+
+    # A Python loop: under MirroredStrategy TensorFlow cannot run a branch within a loop.
+    def steps(iterator):
+        for _ in range(model.steps_per_execution):
+            choice = model.training_stage, _regularizer_is_due(model)
+            if choice not in functions:
+                extra = [model.regularizer_step] if choice[1] else []
+                functions[choice] = make_steps(model, model.train_step, *extra, count=1)
+            logs = functions[choice](iterator)
+        return logs
+
+    return steps
+
+
+def _regularizer_is_due(model: Any) -> bool:
+    loss = model.elbo_loss
+    # While stages train one by one, the guides of the others are fixed.
+    if loss.regularizer == "none" or model.training_stage:
+        return False
+    since = int(model.step.numpy()) + 1 - loss.regularizer_start
+    return since > 0 and since % loss.regularizer_every == 0

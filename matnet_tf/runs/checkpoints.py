@@ -1,0 +1,191 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a training run: everything that it resumes from.
+
+A damaged checkpoint is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pathlib
+import shutil
+import sys
+
+import tensorflow as tf
+
+from matnet_tf.files import reason_of
+from matnet_tf.model.elbo_model import ElboModel
+from matnet_tf.runs.averages import WeightAverages
+from matnet_tf.runs.workdir import FORMAT_VERSION
+
+__all__ = ["Checkpoints"]
+
+_VERSION = "format_version/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class Checkpoints:
+    """Saves and restores a model: weights and their averages, optimizer, counters and metric.
+
+    Attributes:
+      averages: Moving averages of the weights, see `WeightAverages`.
+      seconds: Wall-clock seconds of all sessions so far, a float64 variable.
+      rate_factor: Factor on the learning rate, a float64 variable. It halves whenever training
+        goes back to a checkpoint.
+
+    Args:
+      model: A compiled model.
+      workdir: The work directory.
+      keep: Number of checkpoints to keep.
+      writes: Whether this process writes them. Exactly one of several workers does.
+      average_decay: Decay of the averages per step; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        model: ElboModel,
+        workdir: str | os.PathLike,
+        keep: int = 2,
+        writes: bool = True,
+        average_decay: float = 0.0,
+    ):
+        self.model = model
+        self.averages = WeightAverages(model, average_decay)
+        self.seconds = tf.Variable(0.0, dtype=tf.float64)
+        self.rate_factor = tf.Variable(1.0, dtype=tf.float64)
+        self._writes, self._keep = writes, keep
+        # Each replica holds a part of the metric. All workers take part in reading the sum, so it
+        # is copied before the one that writes does so alone.
+        metric = model.bound_metric.variables
+        self._metric = [tf.Variable(v.numpy(), trainable=False) for v in metric]
+        self._checkpoint = tf.train.Checkpoint(
+            variables=self._by_path(),
+            averages={_key(path): v for path, v in self.averages.variables.items()},
+            seconds=self.seconds,
+            rate_factor=self.rate_factor,
+            format_version=tf.Variable(FORMAT_VERSION, dtype=tf.int64),
+        )
+        self._folder = pathlib.Path(workdir) / "checkpoints"
+        self._unreadable: list[int] = []  # Steps of the checkpoints that `restore` passed over.
+        self._manager = self._make_manager()
+
+    def _by_path(self) -> dict[str, tf.Variable]:
+        """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
+        state = [(v, v.value) for v in [*self.model.weights, *self.model.optimizer.variables]]
+        state += zip(self.model.bound_metric.variables, self._metric, strict=True)
+        named = {_key(variable.path): saved for variable, saved in state}
+        if len(named) != len(state):
+            raise RuntimeError("two variables of the model have the same path")
+        return named
+
+    def _make_manager(self) -> tf.train.CheckpointManager:
+        return tf.train.CheckpointManager(self._checkpoint, str(self._folder), self._keep)
+
+    def save(self) -> None:
+        """Writes a checkpoint of the current step. All workers must call it, though one writes.
+
+        Older checkpoints are deleted only after the new one is complete.
+
+        Raises:
+          OSError: If it cannot be written, for example because the disk is full. The older ones
+            are intact.
+        """
+        step = int(self.model.step.numpy())
+        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+            copy.assign(variable.numpy())
+        if not self._writes:
+            return
+        try:
+            self._set_aside(step)
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self.remove(step)
+            raise OSError(
+                f"the checkpoint of step {step} could not be written: {reason_of(error)}; "
+                f"the one before it is kept"
+            ) from None
+
+    def _set_aside(self, step: int) -> None:
+        """Renames unreadable checkpoints, and folders that have the name of a file to write.
+
+        An unreadable checkpoint would count among those to keep and push out a good one.
+        """
+        away = [path for bad in self._unreadable for path in self._folder.glob(f"ckpt-{bad}.*")]
+        away += [p for p in self._folder.glob(f"ckpt-{step}.*") if p.is_dir() and p not in away]
+        for path in away:
+            path.rename(_free_name(path))
+        if self._unreadable:
+            left = list(self._paths().values())
+            newest = left[-1] if left else ""
+            tf.compat.v1.train.update_checkpoint_state(str(self._folder), newest, left)
+            self._manager, self._unreadable = self._make_manager(), []
+
+    def remove(self, step: int) -> None:
+        """Deletes the checkpoint of a step, or the files of an incomplete one."""
+        for path in [*self._folder.glob(f"*-{step}.*"), *self._folder.glob(f"*-{step}_temp")]:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _paths(self) -> dict[int, str]:
+        """Checkpoints by step, found by their files: TensorFlow's own list may be damaged."""
+        found = {}
+        for path in self._folder.glob("ckpt-*.index"):
+            number = path.stem.removeprefix("ckpt-")
+            if number.isdecimal():
+                found[int(number)] = str(path.with_suffix(""))
+        return dict(sorted(found.items()))
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, readable or not, in rising order."""
+        return list(self._paths())
+
+    def restore(self) -> int:
+        """Restores the newest readable checkpoint.
+
+        Returns:
+          step: The step of the checkpoint; 0 if there is none.
+
+        Raises:
+          ValueError: If there are checkpoints and none is readable.
+        """
+        paths, self._unreadable = self._paths(), []
+        for step, path in reversed(paths.items()):
+            try:
+                self._read(path)
+            # A damaged file raises almost anything: OpError, IndexError, AssertionError.
+            except Exception as error:
+                print(
+                    f"checkpoint {path} is not readable ({reason_of(error)}); trying the one "
+                    f"before it",
+                    file=sys.stderr,
+                )
+                self._unreadable.append(step)
+                continue
+            return int(self.model.step.numpy())
+        if paths:
+            raise ValueError(f"no checkpoint in {self._folder} is readable")
+        return 0
+
+    def _read(self, path: str) -> None:
+        reader = tf.train.load_checkpoint(path)
+        version = int(reader.get_tensor(_VERSION)) if reader.has_tensor(_VERSION) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {version}, this package reads {FORMAT_VERSION}"
+            )
+        self._checkpoint.restore(path).assert_consumed()
+        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+            variable.assign(copy)
+
+
+def _key(path: str) -> str:
+    return path.replace("/", ".")  # TensorFlow gives the slash a meaning of its own.
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    """Returns an unused path beside `path` that is not the name of a checkpoint."""
+    name = f"unreadable_{path.name.replace('-', '_')}"
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
+    return next(p for p in map(path.with_name, names) if not p.exists())

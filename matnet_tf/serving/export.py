@@ -1,0 +1,111 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes SavedModels, which run without this package; `signatures` says what they offer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import tensorflow as tf
+
+from matnet_tf.files import reason_of
+from matnet_tf.model.elbo_model import ElboModel
+from matnet_tf.runs.models import LoadedRun, load_run
+from matnet_tf.runs.workdir import source_commit
+from matnet_tf.serving import warmup
+from matnet_tf.serving.model_card import model_card
+from matnet_tf.serving.signatures import signatures_of
+from matnet_tf.tracing import without_autograph
+from matnet_tf.version import __version__
+
+__all__ = ["export", "save"]
+
+
+@without_autograph
+def export(workdir: str | os.PathLike, weights: str = "auto") -> str:
+    """Writes the trained model of a work directory as a new version of its SavedModel.
+
+    A version appears whole, with a number above all others, so a server that watches the folder
+    never sees half of one. Its `assets.extra/` holds the run's config.json, export.json (which
+    weights, and their training step), model_card.md, and, if TensorFlow Serving's messages are
+    installed, requests with which the server warms up.
+
+    Args:
+      workdir: A work directory of `matnet train`.
+      weights: `raw`, `averaged`, or `auto`: averaged if the run keeps averages.
+
+    Returns:
+      The path, `<workdir>/export/<version>`.
+
+    Raises:
+      ValueError: If the work directory cannot be used.
+      OSError: If the files cannot be written. Nothing is left of them.
+    """
+    loaded = load_run(workdir, weights)
+    folder = pathlib.Path(workdir) / "export"
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f".writing.{os.getpid()}"
+    try:
+        save(loaded.model, temporary)
+        _write_extra(temporary / "assets.extra", pathlib.Path(workdir), loaded)
+        return str(_publish(temporary, folder))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save(model: ElboModel, path: str | os.PathLike) -> None:
+    """Writes a model as a SavedModel with the signatures of `signatures_of`, in a new folder.
+
+    It holds the weights that the signatures read, and nothing of training.
+
+    Raises:
+      OSError: If it cannot be written.
+    """
+    holder = tf.Module()
+    holder.weights = tuple(weight.value for weight in model.bound_weights)
+    try:
+        served = {name: signature.served() for name, signature in signatures_of(model).items()}
+        tf.saved_model.save(holder, str(path), signatures=served)
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"the SavedModel could not be written to {path}: {reason_of(error)}"
+        ) from None
+
+
+def _write_extra(folder: pathlib.Path, workdir: pathlib.Path, loaded: LoadedRun) -> None:
+    folder.mkdir()
+    shutil.copy(workdir / "config.json", folder)
+    origin = {
+        "weights": loaded.weights,
+        "checkpoint_step": loaded.step,
+        "package_version": __version__,
+        "commit": source_commit(),
+    }
+    (folder / "export.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card(workdir, loaded), encoding="utf-8")
+    if warmup.available():
+        warmup.write(folder, loaded.model)
+    else:
+        print(
+            "no warm-up requests: they need tensorflow-serving-api (the extra `serving`)",
+            file=sys.stderr,
+        )
+
+
+def _publish(temporary: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Renames a whole SavedModel to the next version, even if other processes do the same."""
+    while True:
+        versions = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+        target = folder / str(1 + max(versions, default=0))
+        try:
+            temporary.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return target

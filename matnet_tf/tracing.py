@@ -1,0 +1,70 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow graphs of this package's functions, traced without AutoGraph.
+
+AutoGraph writes Python files to the temporary folder, so on a full disk nothing would work.
+"""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["FunctionCache", "tf_function", "without_autograph"]
+
+
+def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
+    """Returns a `tf.function` without AutoGraph; loops over tensors need `tf.while_loop`.
+
+    Args:
+      function: A function of tensors.
+      jit_compile: Whether XLA compiles the graph.
+    """
+    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+
+
+class FunctionCache:
+    """Graphs of functions, one for each combination of ranks and Python values in the arguments.
+
+    A single graph that met a seed for a batch, and then seeds for rows, would be retraced for
+    tensors of unknown rank. A single `tf.function` for every number of samples, or for every choice
+    of given latents, would make TensorFlow warn of retracing.
+    """
+
+    def __init__(self):
+        self._graphs: dict[Any, Any] = {}
+
+    def get(self, function: Callable, run: Callable | None = None) -> Callable:
+        """Returns a function that calls the graph for its arguments, and traces it if necessary.
+
+        Args:
+          function: The function, which is also the key of the cache. A bound method is a new object
+            at each access, but equal to the others.
+          run: Function that is traced in its place, such as a strategy's call of it.
+        """
+
+        def call(*arguments):
+            key = function, run is None, *map(_signature, tf.nest.flatten(arguments))
+            if key not in self._graphs:
+                # TensorFlow counts the traces of all functions with the same code together, but
+                # those of a partial alone.
+                self._graphs[key] = tf_function(functools.partial(run or function))
+            return self._graphs[key](*arguments)
+
+        return call
+
+
+def _signature(value: Any) -> Any:
+    """What tells the graphs for an argument apart: a tensor's rank, or a Python value itself."""
+    if value is None or isinstance(value, numbers.Number):
+        return value
+    return "rank", value.shape.rank if tf.is_tensor(value) else None  # A strategy's have no rank.
+
+
+def without_autograph(function: Callable) -> Callable:
+    """Returns the function, in whose calls AutoGraph is off, even for other libraries."""
+    return tf.autograph.experimental.do_not_convert(function)

@@ -1,0 +1,247 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a model in a work directory, or resumes there."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.data import loading
+from matnet_tf.data.loading import Split
+from matnet_tf.model.elbo_model import ElboModel
+from matnet_tf.model.metrics import TrainingDiverged
+from matnet_tf.runs import devices
+from matnet_tf.runs.averages import Averaging
+from matnet_tf.runs.checkpoints import Checkpoints
+from matnet_tf.runs.models import build_model
+from matnet_tf.runs.workdir import check_workdir, create_workdir, hold_workdir, read_metrics
+from matnet_tf.tracing import without_autograph
+from matnet_tf.training.callbacks import Checkpointing, ProgressBar, Schedules, Speed, Stops
+from matnet_tf.training.run_clock import RunClock
+from matnet_tf.training.summaries import Summaries
+
+__all__ = ["train"]
+
+_PICTURE_SEED = 0
+
+
+@without_autograph
+def train(
+    experiment: Experiment, workdir: str | os.PathLike, started: float | None = None
+) -> dict[str, Any]:
+    """Trains a model in a work directory, or resumes there from the last checkpoint.
+
+    Every step sees the same images and noise whether or not the run was interrupted before it: on
+    one CPU device the weights equal those of an undisturbed run bit for bit.
+
+    Args:
+      experiment: What to train, on what and how.
+      workdir: Folder for config.json, metrics.csv, checkpoints and TensorBoard summaries.
+      started: `time.monotonic()` when the program started, from which `max_seconds` counts.
+
+    Returns:
+      record: `step`, `seconds` (all sessions), `images_per_second` (this session), `elbo` (nats,
+      mean since the last row), `skipped`, `rollbacks` (how often it went back to a checkpoint) and
+      `interrupted` (whether SIGTERM ended it).
+
+    Raises:
+      ValueError: If data or devices are missing or do not fit, the directory is in use or belongs
+        to another experiment or other images, or training diverges again and again.
+      OSError: If a checkpoint cannot be written; `devices.WorkerLost` if another worker is gone.
+    """
+    started = time.monotonic() if started is None else started
+    worker, strategy = devices.this_worker(), devices.strategy_for(experiment.train.devices)
+    _check_strategy(experiment.train, strategy)
+    split = loading.load_for(experiment.model, experiment.data, "train")
+    held_out = experiment.data.validation_images
+    validation = loading.load(experiment.data, "validation") if held_out else None
+    identity = split.identity()
+    check_workdir(workdir, experiment, identity)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(devices.translate_lost_worker(worker))
+        # Data and model come before the directory: if they fail, nothing is left behind.
+        with strategy.scope():
+            model = build_model(experiment)
+        if worker.is_chief:
+            stack.enter_context(hold_workdir(workdir))
+            create_workdir(workdir, experiment, identity)
+        return _Session(experiment, workdir, model, split, validation, started, worker).run()
+
+
+def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if train.jit_compile and replicas > 1:
+        raise ValueError(
+            f"TrainConfig.jit_compile is for one device; there are {replicas}: add "
+            f"--train.jit_compile=false, or --train.devices=1"
+        )
+    # Each replica but the last takes its share rounded up.
+    if -(-train.batch_size // replicas) * (replicas - 1) >= train.batch_size:
+        raise ValueError(
+            f"TrainConfig.batch_size must leave an image to each of {replicas} devices, as every "
+            f"multiple of {replicas} does; got {train.batch_size}"
+        )
+
+
+def _adapt(model: ElboModel, split: Split) -> None:
+    """Computes the statistics of the training images, if the model whitens its images."""
+    if model.config.whitening:
+        print(f"whitening: covariance of {split.num_images} training images", flush=True)
+        model.adapt(split.evaluation_dataset(1000).as_numpy_iterator())
+
+
+def _images_to_draw(split: Split, validation: Split | None, num: int) -> Any:
+    """Returns `num` validation images, or else training images, for the summaries' pictures."""
+    if num == 0:
+        return None
+    source = validation or split
+    num = min(num, source.num_images)
+    return next(source.evaluation_dataset(num, indices=range(num)).as_numpy_iterator())
+
+
+class _Session:
+    """One session of training in a work directory, from its last checkpoint on."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: str | os.PathLike,
+        model: ElboModel,
+        split: Split,
+        validation: Split | None,
+        started: float,
+        worker: devices.Worker,
+    ):
+        self._experiment, self._workdir = experiment, workdir
+        self._model, self._split = model, split
+        train, chief = experiment.train, worker.is_chief
+        self._checkpoints = Checkpoints(
+            model, workdir, train.keep_checkpoints, chief, train.average_decay
+        )
+        self._back_at = None  # Step of the checkpoint that training last went back to.
+        self._start_or_restore()
+        summaries = Summaries(
+            os.path.join(os.fspath(workdir), "tensorboard"),
+            _images_to_draw(split, validation, train.summary_images),
+            _PICTURE_SEED,
+            lambda: read_metrics(workdir),
+        )
+        consensus = devices.WorkerConsensus(model.distribute_strategy, worker)
+        self._clock = RunClock(train, self._checkpoints.seconds, started, consensus)
+        self._speed = Speed(train)
+        self._bar = ProgressBar(train, self._clock, self._speed, chief)
+        self._stops = Stops(self._clock)
+        self._checkpointing = Checkpointing(
+            *(train, workdir, self._checkpoints, self._clock, self._speed),
+            *(summaries, validation, chief),
+        )
+        # The order matters: later ones use what earlier ones have measured.
+        self._callbacks = [
+            Averaging(self._checkpoints.averages),
+            self._speed,
+            self._bar,
+            Schedules(train, self._clock, self._checkpoints.rate_factor),
+            self._stops,
+            summaries,
+            self._checkpointing,
+        ]
+
+    def _start_or_restore(self) -> None:
+        step = self._checkpoints.restore()
+        if step:
+            print(f"resuming {self._workdir} at step {step}", flush=True)
+            return
+        _adapt(self._model, self._split)
+        self._checkpoints.save()  # Training may have to go back to it.
+
+    def run(self) -> dict[str, Any]:
+        """Runs the remaining steps. Where they diverge, goes back to a checkpoint."""
+        step = self._step()
+        self._clock.agree()  # All workers must see the same budget as spent.
+        if step >= self._experiment.train.steps or (step and self._clock.over_budget()):
+            return self._record()
+        with self._stops.listening(), contextlib.closing(self._bar):
+            while step is not None:
+                try:
+                    self._fit(step)
+                    step = None
+                except TrainingDiverged as error:
+                    step = self._roll_back(error)
+        return self._record()
+
+    def _step(self) -> int:
+        return int(self._model.step.numpy())
+
+    def _fit(self, step: int) -> None:
+        """Runs from `step` to the end or a stop, one checkpoint interval per epoch."""
+        train = self._experiment.train
+        for length, count in segments(step, train.steps, train.checkpoint_every):
+            dataset = self._split.training_dataset(
+                train.batch_size, self._experiment.seed, first_step=step
+            )
+            self._model.fit(
+                dataset,
+                steps_per_epoch=length,
+                epochs=count,
+                callbacks=self._callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+            step = self._step()
+            if self._model.stop_training:
+                break
+
+    def _roll_back(self, error: TrainingDiverged) -> int:
+        """Restores the last checkpoint, halves the learning rate and returns the step.
+
+        If training already went back to that checkpoint, it goes back to the one before.
+        """
+        factor = 0.5 * float(self._checkpoints.rate_factor.numpy())
+        if factor < 0.5**self._experiment.train.rollbacks:
+            raise error
+        *earlier, newest = self._checkpoints.steps()
+        if newest == self._back_at and earlier:
+            self._checkpoints.remove(newest)
+        self._back_at = step = self._checkpoints.restore()
+        self._checkpoints.rate_factor.assign(factor)
+        self._checkpointing.go_on_from_checkpoint()
+        print(f"{error}. Going back to step {step}, at {factor:g} of the learning rate", flush=True)
+        return step
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "step": self._step(),
+            "seconds": round(self._clock.seconds(), 1),
+            "images_per_second": round(self._speed.images_per_second(), 1),
+            "elbo": self._checkpointing.last_row().get("elbo"),
+            "skipped": int(self._model.skipped.numpy()),
+            "rollbacks": round(-math.log2(float(self._checkpoints.rate_factor.numpy()))),
+            "interrupted": self._clock.interrupted,
+        }
+
+
+def segments(step: int, steps: int, every: int) -> list[tuple[int, int]]:
+    """Splits the way from `step` to `steps` at the multiples of `every`.
+
+    Returns:
+      `(steps per epoch, epochs)` of each call of `fit`: to the next multiple, whole intervals, and
+      the rest.
+    """
+    found = []
+    if step % every:
+        length = min(every - step % every, steps - step)
+        found.append((length, 1))
+        step += length
+    if (steps - step) // every:
+        found.append((every, (steps - step) // every))
+        step += found[-1][0] * found[-1][1]
+    if step < steps:
+        found.append((steps - step, 1))
+    return found

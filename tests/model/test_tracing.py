@@ -1,0 +1,73 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs are traced once per combination of ranks, and without files in the temporary folder."""
+
+import logging
+import tempfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from matnet_tf.model.matnet import MatNet
+from matnet_tf.tracing import FunctionCache, without_autograph
+
+
+class Layer:
+    """Counts the traces of a method."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def double(self, x):
+        self.traces += 1
+        return 2 * x
+
+
+def test_functions_are_traced_once_for_every_combination_of_ranks():
+    cache, layer, other = FunctionCache(), Layer(), Layer()
+    vector, matrix = tf.ones([2]), tf.ones([2, 2])
+    for x in (vector, matrix, vector, matrix):
+        np.testing.assert_array_equal(cache.get(layer.double)(x), 2 * x)
+    assert (layer.traces, other.traces) == (2, 0)
+    cache.get(other.double)(vector)
+    assert (layer.traces, other.traces) == (2, 1)
+    inside = cache.get(layer.double, run=lambda x: layer.double(x) + 1)
+    np.testing.assert_array_equal(inside(vector), [3, 3])
+
+
+def test_calls_with_other_values_or_latents_do_not_warn_of_retracing():
+    cache, messages, vector = FunctionCache(), [], tf.ones([2])
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+
+    def scaled(x, factor, latents):
+        return factor * x if latents[0] is None else latents[0]
+
+    tf.get_logger().addHandler(handler)
+    for factor in range(8):
+        for latents in ((None, None), (vector, None), (None, vector)):
+            cache.get(scaled)(vector, factor, latents)
+    tf.get_logger().removeHandler(handler)
+    assert not messages
+
+
+@pytest.mark.slow
+def test_training_and_bounds_need_no_temporary_files(monkeypatch, tiny_dense):
+    written, make = [], tempfile.NamedTemporaryFile
+
+    def record(*arguments, **keywords):
+        written.append(keywords)
+        return make(*arguments, **keywords)
+
+    model = MatNet(tiny_dense)
+    x = np.zeros((4, *tiny_dense.image_shape), np.float32)
+
+    @without_autograph
+    def work():
+        model.compile(optimizer="adam")
+        model.fit(tf.data.Dataset.from_tensors(x).map(lambda x: x).repeat(2), verbose=0)
+        return model.elbo(x).elbo
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", record)  # AutoGraph writes code to it.
+    assert np.isfinite(work()).all() and not written

@@ -1,0 +1,116 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The programs as users run them: train, kill, resume, evaluate, score, draw, export."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from matnet_tf import cli, evaluation, imputation
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FLAGS = (
+    "--preset=digits",
+    "--model.scales=1:12:2:1",
+    "--model.top_units=8",
+    "--train.steps=60",
+    "--train.steps_per_execution=10",
+    "--train.checkpoint_every=20",
+    "--train.summary_images=0",
+)
+
+
+def weights_of(workdir) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(workdir / "checkpoints"))
+    names = [n for n in reader.get_variable_to_shape_map() if n.startswith("variables/")]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def train_and_kill(workdir) -> None:
+    """Trains with bin/train and kills it after the first checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "bin/train", *FLAGS, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while not list(workdir.glob("checkpoints/ckpt-20.index")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path, capsys):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def run(*arguments) -> str:
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    train_and_kill(killed)
+    for workdir in (killed, whole):
+        record = json.loads(run("train", *FLAGS, f"--workdir={workdir}").splitlines()[-1])
+        assert record["step"] == 60
+    ours, expected = weights_of(killed), weights_of(whole)
+    assert ours.keys() == expected.keys() and len(ours) > 20
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    steps = [line.split(",")[0] for line in (killed / "metrics.csv").read_text().splitlines()]
+    assert steps == ["step", "20", "40", "60"]
+
+    out = run("evaluate", f"--workdir={whole}", "--num_samples=3", "--images=40")
+    record = json.loads(out.splitlines()[-1])
+    assert record["num_samples"] == 3 and record["images"]["count"] == 40
+    assert json.loads((whole / "evaluation.json").read_text()) == [record]
+    out = run("score", f"--workdir={whole}", "--num_samples=2", "--images=30")
+    rows = (whole / "scores" / "digits_test.csv").read_text().splitlines()
+    assert len(rows) == 31 and json.loads(out.splitlines()[-1])["num_samples"] == 2
+    paths = run("figures", f"--workdir={whole}").split()
+    assert {p.name for p in map(pathlib.Path, paths)} >= {"samples.png", "kl_area.png"}
+    assert all(map(os.path.isfile, paths))
+    out = run("export", f"--workdir={whole}")
+    assert pathlib.Path(out.strip(), "saved_model.pb").is_file()
+
+
+def test_programs_hand_over_their_flags_and_their_status(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    calls = []
+
+    def stand_in(room, name, function, result):
+        fake = types.SimpleNamespace(**{function: lambda *given: (calls.append(given), result)[1]})
+        monkeypatch.setattr(room, name, fake, raising=False)
+
+    run = f"--workdir={tmp_path}"
+    stand_in(imputation, "impute", "impute_files", {"skipped": ["b.png"]})
+    images = ["impute", run, "--images=a.png,b.png", "--rectangles=0:0:2x2", "--output=x"]
+    assert cli.main(images) == 1
+    workdir, files, settings, output = calls.pop()
+    assert (workdir, files, output) == (str(tmp_path), ("a.png", "b.png"), "x")
+    assert settings.rectangles == ("0:0:2x2",)
+    assert capsys.readouterr().out == '{"skipped": ["b.png"]}\n'
+    stand_in(imputation, "impute", "impute_files", {"skipped": []})
+    assert cli.main(images) == 0
+
+    stand_in(evaluation, "scores", "score", {"auroc": {"log_p": 0.5}})
+    capsys.readouterr()
+    assert cli.main(["score", run, "--data.name=mnist", "--inliers=a.csv"]) == 0
+    _, settings, changes, output, inliers = calls.pop()
+    assert (changes, output, inliers, settings.num_samples) == ({"name": "mnist"}, "", "a.csv", 100)
+    assert capsys.readouterr().out.startswith("AUROC log_p         0.5000\n{")
+
+    stand_in(evaluation, "clusters", "cluster", {"files": ["a", "b"]})
+    assert cli.main(["cluster", run, "--groups=3"]) == 0
+    assert capsys.readouterr().out == 'a\nb\n{"files": ["a", "b"]}\n'
+    assert calls.pop()[1].groups == 3

@@ -1,0 +1,129 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command `matnet`: what it says and how it ends, before TensorFlow is imported."""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from matnet_tf import cli
+from matnet_tf.config import TrainConfig
+from matnet_tf.version import __version__
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Ends with status 3 if TensorFlow was imported.
+WATCHED = """
+import sys
+from matnet_tf import cli
+for line in sys.stdin:
+    print(cli.main(line.split()))
+sys.exit(3 if "tensorflow" in sys.modules else 0)
+"""
+
+
+def run(monkeypatch, main, *arguments) -> int:
+    """Runs a program `prog` with the flags of `TrainConfig`."""
+    program = cli.Program(main, TrainConfig, (cli._DEBUG,))
+    monkeypatch.setitem(cli.PROGRAMS, "prog", program)
+    return cli.main(["prog", *arguments])
+
+
+def stumble(error: BaseException):
+    def main(config):
+        raise error
+
+    return main
+
+
+def test_the_status_of_a_program_is_what_it_returns(monkeypatch):
+    assert run(monkeypatch, lambda config: None) == 0
+    assert run(monkeypatch, lambda config: 75) == 75
+    assert run(monkeypatch, lambda config: config.steps, "--steps=3") == 3
+
+
+def test_errors_are_reported_in_one_line(monkeypatch, capsys):
+    assert run(monkeypatch, stumble(ValueError("two\n  lines"))) == 2
+    assert capsys.readouterr() == ("", "matnet prog: error: two lines\n")
+    own = ValueError("gone")
+    own.exit_status = 75
+    assert run(monkeypatch, stumble(own)) == 75
+    assert run(monkeypatch, stumble(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.endswith("matnet prog: interrupted\n")
+    assert run(monkeypatch, stumble(ValueError("here")), "--debug") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "matnet prog: error: here"
+    with pytest.raises(ZeroDivisionError):  # A defect keeps its traceback.
+        run(monkeypatch, stumble(ZeroDivisionError()))
+
+
+def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):
+    for arguments in ([], ["--help"], ["-h"]):
+        assert cli.main(arguments) == 0
+        text = capsys.readouterr().out
+        assert all(f"\n  {name} " in text for name in cli.PROGRAMS)
+        assert max(map(len, text.splitlines())) <= 100
+    monkeypatch.setattr(sys, "argv", ["matnet", "--version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == f"matnet-tf {__version__}\n"
+
+
+def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
+    assert cli.main(["trian"]) == cli.main(["--workdir=x"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "matnet: error: unknown program 'trian'; did you mean train?"
+    assert second.endswith(
+        "expected one of prepare, train, evaluate, score, figures, cluster, impute, export"
+    )
+
+
+def test_mistakes_and_help_need_no_tensorflow(tmp_path):
+    required = {"impute": "--images=a.png --rectangles=0:0:1x1"}
+    commands = {
+        **{f"{name} --help": "" for name in cli.PROGRAMS},
+        **{f"{name} --wrokdir=x": "Unknown command line flag" for name in cli.PROGRAMS},
+        **{
+            f"{name} --workdir={tmp_path} {required.get(name, '')}": "is not a work directory"
+            for name in cli.PROGRAMS
+            if name not in ("prepare", "train")
+        },
+        f"train --workdir={tmp_path}/run --model.scales=6:8:2:1": "6:8:2:1 has size 6x6",
+        f"evaluate --workdir={tmp_path} --num_samples=0": "num_samples must be at least 1; got 0",
+        f"cluster --workdir={tmp_path} --groups=0": "ClusterConfig.groups must be at least 1",
+        "prepare --data.name=mnist --size=8": "--size must read HEIGHTxWIDTH",
+        "prepare": "--data.name is required",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        **{"input": "\n".join(commands), "capture_output": True, "text": True, "cwd": "/"},
+    )
+    assert done.returncode == 0, done.stderr
+    statuses = [line for line in done.stdout.splitlines() if line in ("0", "2")]
+    assert statuses == ["2" if message else "0" for message in commands.values()]
+    mistakes = [(command, message) for command, message in commands.items() if message]
+    for (command, message), line in zip(mistakes, done.stderr.splitlines(), strict=True):
+        assert line.startswith(f"matnet {command.split()[0]}: error: ") and message in line
+    for name in cli.PROGRAMS:
+        assert f"\nUsage: matnet {name} " in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkouts_programs_and_the_module_are_the_same_command():
+    assert sorted(path.name for path in (ROOT / "bin").iterdir()) == sorted(cli.PROGRAMS)
+    commands = {name: [f"bin/{name}"] for name in cli.PROGRAMS}
+    for (path,) in commands.values():
+        assert os.access(ROOT / path, os.X_OK)
+        assert (ROOT / path).read_text().startswith("#!/usr/bin/env python3\n")
+    commands["cluster"] = ["-m", "matnet_tf", "cluster"]
+    for name, command in commands.items():
+        command = [sys.executable, *command, "--wrokdir=x"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"matnet {name}: error: Unknown command line flag 'wrokdir'")
+        assert done.stderr.count("\n") == 1
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1

@@ -1,0 +1,89 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files are whole or absent, and a lock ends with the process that holds it."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from matnet_tf.files import (
+    config_path,
+    folder_for_work,
+    lock_part,
+    reason_of,
+    unlock_part,
+    write_whole,
+)
+
+
+def test_if_a_file_cannot_be_written_the_old_ones_stay_and_nothing_else(tmp_path, monkeypatch):
+    path, other = tmp_path / "metrics.csv", tmp_path / "other"
+    write_whole({path: b"old"})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*metrics.csv'"):
+        write_whole({path: b"new", other: b"more"})
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_only_a_folder_that_existed_before_is_left_empty(tmp_path):
+    for name, there, filled in (("a", False, False), ("b", False, True), ("c", True, False)):
+        path = tmp_path / name
+        if there:
+            path.mkdir()
+        with folder_for_work(path):
+            if filled:
+                (path / "file").write_text("x")
+        assert path.exists() == (there or filled)
+
+
+HOLDER = """
+import sys
+from matnet_tf import files
+file = open(sys.argv[1], "a")
+print(files.lock_part(file, 3), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_locks_are_held_until_their_process_ends(tmp_path):
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "True\n"
+        with path.open("a") as file:
+            assert not lock_part(file, 3)
+            assert lock_part(file, 2)
+            unlock_part(file, 2)
+            holder.kill()
+            holder.wait()
+            assert lock_part(file, 3)
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_work_directory_has_a_config(tmp_path):
+    with pytest.raises(ValueError, match="is not a work directory: it has no config.json"):
+        config_path(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert config_path(tmp_path) == tmp_path / "config.json"
+
+
+def test_reasons_of_errors_are_one_short_line():
+    for text, reason in {
+        "{{function_node __wrapped__SaveV2}} /a/b.tmp; No space left on device [Op:SaveV2]": (
+            "No space left on device"
+        ),
+        "not an image\nsecond line": "not an image",
+        "x" * 300: "x" * 200,
+        "": "ValueError",
+    }.items():
+        assert reason_of(ValueError(text)) == reason
