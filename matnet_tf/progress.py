@@ -12,14 +12,14 @@ __all__ = ["image_progress"]
 
 
 def image_progress(program: str, total: int, done: int = 0) -> tqdm:
-    """Opens a bar on stderr; if that is a log, it is updated every ten seconds at most.
+    """Opens a bar on stderr; in a log it is a new line every ten seconds at most.
 
     Args:
       program: Name at the start of the bar, such as `evaluate`.
       total: Number of images in all.
       done: Number of images that an earlier session processed.
     """
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(
-        desc=program, total=total, initial=done, unit="image", mininterval=interval, miniters=1
-    )
+    how = {"mininterval": 0.1}
+    if not sys.stderr.isatty():
+        how = {"mininterval": 10.0, "bar_format": "{l_bar}{bar:20}{r_bar}\n"}
+    return tqdm(desc=program, total=total, initial=done, unit="image", miniters=1, **how)

@@ -33,7 +33,7 @@ class MaskedDistribution(RowSeededDistribution):
 
     Args:
       observation: The observation model.
-      values: Its parameters for every value of the images, [B, H, W, C, P].
+      value_parameters: Its parameters for every value of the images, [B, H, W, C, P].
       observed: The known pixels of the B images.
       name: Name of the distribution.
     """
@@ -41,22 +41,23 @@ class MaskedDistribution(RowSeededDistribution):
     def __init__(
         self,
         observation: ObservationModel,
-        values: tf.Tensor,
+        value_parameters: tf.Tensor,
         observed: ObservedPixels,
         name: str = "MaskedDistribution",
     ):
         parameters = dict(locals())
-        self._observation, self._values, self._observed = observation, values, observed
+        self._observation, self._observed = observation, observed
+        self._value_parameters = value_parameters
         super().__init__(parameters, name)
 
     def _unmasked(self):
-        return self._observation.distribution(self._values)
+        return self._observation.distribution(self._value_parameters)
 
     def _batch_shape(self):
-        return self._values.shape[:1]
+        return self._value_parameters.shape[:1]
 
     def _batch_shape_tensor(self):
-        return tf.shape(self._values)[:1]
+        return tf.shape(self._value_parameters)[:1]
 
     def _event_shape(self):
         return tf.TensorShape(self._observation.image_shape)
@@ -65,7 +66,8 @@ class MaskedDistribution(RowSeededDistribution):
         return tf.constant(self._observation.image_shape, tf.int32)
 
     def _log_prob(self, x):
-        return self._observed.sum_hidden(self._observation.log_probs(self._values, x))
+        log_probs = self._observation.log_probs(self._value_parameters, x)
+        return self._observed.sum_hidden(log_probs)
 
     def _sample_n(self, n, seed=None):
         return self._observed.paste(self._unmasked().sample(n, seed=seed))

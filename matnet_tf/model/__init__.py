@@ -1,3 +1,3 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Matryoshka Networks: networks, the walk down them, bounds, and the Keras models."""
+"""Matryoshka Networks: networks, the top-down pass, bounds, and the Keras models."""

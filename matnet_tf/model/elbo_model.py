@@ -120,6 +120,8 @@ class ElboModel(keras.Model):
         Raises:
           ValueError: If a setting is out of range.
         """
+        if not isinstance(elbo_loss, ElboLoss | None):
+            raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
         names = [field.name for field in dataclasses.fields(ElboLoss)]
         settings = {name: getattr(elbo_loss or ElboLoss(), name) for name in names}
         settings |= {name: kwargs.pop(name) for name in names if name in kwargs}

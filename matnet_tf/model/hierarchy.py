@@ -40,6 +40,11 @@ class Hierarchy(Configured):
 
     `call(inputs, seed)` reconstructs images from one draw of every latent, `[B, H, W, C]`.
 
+    `ConditionalHierarchy` overrides what differs in a conditional model: the networks
+    (`make_networks`, `build_networks`, `initialize_mixture`), how they are used (`encode`,
+    `top_down_pass`, `bound_and_trace`, `sample_trace`), and which weights steps move
+    (`guide_variables`, `num_stages`, `stage_variables`). There are no other hooks.
+
     Args:
       config: The `ModelConfig`.
     """

@@ -20,7 +20,7 @@ _MISSING = 0.5  # The grey of missing pixels in `completion_grid`.
 _ROW_GAP = 8  # White pixels below the masked images.
 
 _MOST_COMPLETIONS = 6
-_SIDE = 128  # The longer side of a thumbnail has at most so many pixels, and more than half.
+_SIDE = 128  # The most pixels of a thumbnail's longer side; it has more than half as many.
 _SQUARE, _GREYS = 8, (96, 160)  # The checkerboard that stands for missing pixels.
 _LETTERS = 24  # Longer names are cut.
 

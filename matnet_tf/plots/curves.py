@@ -80,7 +80,7 @@ def bit_areas(
         latents (such as `11_pixels`).
 
     Raises:
-      ValueError: As `kl_area`, or if there is no panel.
+      ValueError: As for `kl_area`, or if there is no panel.
     """
     if not panels:
         raise ValueError("bit_areas needs at least one run; got none")

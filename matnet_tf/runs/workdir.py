@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -124,17 +125,21 @@ def hold_workdir(workdir: str | os.PathLike) -> Iterator[None]:
     """
     path = pathlib.Path(workdir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Read first: filelock 3 empties the file, even if another process holds it.
+    holder = path.read_text(errors="replace").strip() if path.exists() else ""
     with contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(locked(path, timeout=0))
         except filelock.Timeout:
-            raise ValueError(f"{workdir} is in use by another matnet train") from None
+            raise ValueError(f"{workdir} is in use by another matnet train: {holder}") from None
         if not held:
             print(
                 f"warning: the file system of {workdir} has no locks: do not start a second "
                 f"matnet train there",
                 flush=True,
             )
+        with contextlib.suppress(OSError):  # It only serves the message above.
+            path.write_text(f"process {os.getpid()} of {socket.gethostname()}\n")
         yield
 
 

@@ -90,7 +90,7 @@ def _bounds(workdir, loaded):
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{workdir / 'evaluation.json'} has a record that `matnet evaluate` did not write "
-            f"({error!r}); move the file away to go on"
+            f"({error!r}); move the file away to continue"
         ) from None
 
 

@@ -162,7 +162,7 @@ class _Session:
         self._checkpoints.save()  # Training may have to go back to it.
 
     def run(self) -> dict[str, Any]:
-        """Runs the remaining steps. Where they diverge, goes back to a checkpoint."""
+        """Runs the remaining steps; goes back to a checkpoint if they diverge."""
         step = self._step()
         self._clock.agree()  # All workers must see the same budget as spent.
         if step >= self._experiment.train.steps or (step and self._clock.over_budget()):
@@ -228,7 +228,7 @@ class _Session:
 
 
 def segments(step: int, steps: int, every: int) -> list[tuple[int, int]]:
-    """Splits the way from `step` to `steps` at the multiples of `every`.
+    """Splits the steps from `step` to `steps` at the multiples of `every`.
 
     Returns:
       `(steps per epoch, epochs)` of each call of `fit`: to the next multiple, whole intervals, and

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The importance-weighted bound over a split, and the files of an evaluation."""
 
+import errno
+import fcntl
 import json
 import shutil
 import subprocess
@@ -206,16 +208,6 @@ def test_one_image_has_no_standard_error_and_without_a_subset_all_are_measured(w
 
 
 @pytest.mark.slow
-def test_a_conditional_bound_is_on_the_hidden_values(tmp_path):
-    scales = (Scale(4, 4, 2, 1),)
-    model = ModelConfig((8, 8, 1), scales, top_latents=2, top_units=4, conditional_stages=1)
-    write_run(tmp_path, Experiment(model, DataConfig(mask="half")))
-    record = evaluate(tmp_path, EvaluateConfig(num_samples=2, images=5))
-    assert record["dims"] == 32 and record["mask"]["kind"] == "half"
-    assert record["bits_per_dim"] == pytest.approx(record["nll"] / 32 / np.log(2))
-
-
-@pytest.mark.slow
 def test_another_evaluation_is_added_and_the_same_one_is_not_run_again(
     evaluated_workdir, batches_measured, capsys
 ):
@@ -273,6 +265,19 @@ def test_an_interrupted_evaluation_goes_on_and_gives_the_same_record(
     assert "evaluate:  50%" in err and "12/24" in err and "24/24" in err
     assert without_timings(record) == without_timings(evaluated[1])
     assert records_of(workdir) == [record]
+
+
+def test_on_a_file_system_without_locks_it_works_and_says_so_once(
+    workdir, evaluated, monkeypatch, capsys
+):
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, none)
+    record = evaluate(workdir, QUICK)
+    assert without_timings(record) == without_timings(evaluated[1])
+    assert capsys.readouterr().err.count("evaluate: no locks in") == 1
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -166,6 +166,8 @@ def test_settings_out_of_range_are_refused_by_name():
     }.items():
         with pytest.raises(ValueError, match=f"ElboLoss.{name} must be .*; got {bad!r}"):
             model.compile("sgd", **{name: bad})
+    with pytest.raises(ValueError, match="elbo_loss must be an ElboLoss; got 'mse'"):
+        model.compile("sgd", "mse")
     model.compile("sgd", elbo_loss=ElboLoss(clip_norm=3.0), max_skipped=7)
     assert model.elbo_loss == ElboLoss(clip_norm=3.0, max_skipped=7)
 

@@ -96,9 +96,7 @@ def test_bits_are_those_of_the_metrics_of_every_run(drawn, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_samples_of_a_local_model_are_draws_and_a_conditional_model_has_completions(
-    tmp_path, monkeypatch
-):
+def test_samples_of_a_local_model_are_draws(tmp_path, monkeypatch):
     # A local model draws pixel by pixel, so each row of a figure takes a second.
     monkeypatch.setattr("matnet_tf.plots.figures._TEMPERATURES", (1.0,))
     monkeypatch.setattr(drawing, "depths", lambda levels: [levels])
@@ -110,13 +108,6 @@ def test_samples_of_a_local_model_are_draws_and_a_conditional_model_has_completi
     samples = build_model(experiment).sample(100, seed=7).numpy()
     assert set(np.unique(samples)) == {0.0, 1.0}
     assert np.mean(pixels(paths[0]) == drawing.image_grid(samples, columns=10)) > 0.99
-
-    conditional = dataclasses.replace(EXPERIMENT.model, conditional_stages=1)
-    experiment = Experiment(conditional, DataConfig(mask="half"))
-    write_run(tmp_path / "conditional", experiment)
-    write_rows(tmp_path / "conditional", conditional)
-    names = [pathlib.Path(path).stem for path in write_figures(tmp_path / "conditional")]
-    assert names == ["completions", "reconstructions", "kl_area", "curves"]
 
 
 def test_what_is_missing_is_named_in_one_line(drawn, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import time
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,6 +83,25 @@ def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path, cap
     assert all(map(os.path.isfile, paths))
     out = run("export", f"--workdir={whole}")
     assert pathlib.Path(out.strip(), "saved_model.pb").is_file()
+
+
+@pytest.mark.slow
+def test_prepare_prints_what_it_made_and_refuses_in_one_line(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        keras.utils.save_img(tmp_path / f"photos/{number}.png", np.full((8, 6, 1), number))
+    source, where = f"--source={tmp_path / 'photos'}", f"--data.dir={tmp_path / 'tfds'}"
+    flags = ("prepare", "--data.name=image_folder", source, where)
+    for more, status, message in (
+        ((), 0, "image_folder: 2 train, 1 test images of 8x6x1 in "),
+        ((), 2, "1.0.0 exists already; --overwrite replaces it"),
+        (("--size=64",), 2, "--size must read HEIGHTxWIDTH, such as 64x64; got '64'"),
+        (("--overwrite", "--size=4x12"), 0, "2 train, 1 test images of 4x12x1 in "),
+    ):
+        assert cli.main([*flags, *more]) == status
+        out, err = capsys.readouterr()
+        assert message in (err if status else out)
+        assert (err.count("\n"), out) == (1, "") if status else out.count("\n") == 1
 
 
 def test_programs_hand_over_their_flags_and_their_status(tmp_path, capsys, monkeypatch):

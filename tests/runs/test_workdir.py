@@ -46,7 +46,7 @@ with hold_workdir(sys.argv[1]):
     command = [sys.executable, "-c", holder, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"ready\n"
-        message = f"{tmp_path} is in use by another matnet train"
+        message = f"{tmp_path} is in use by another matnet train: process {other.pid} of "
         with pytest.raises(ValueError, match=message), hold_workdir(tmp_path):
             pass
         other.kill()
