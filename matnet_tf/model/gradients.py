@@ -80,21 +80,32 @@ def apply_if(
 ) -> None:
     """Applies gradients where `keep` is true; otherwise no weight and no moment changes.
 
+    An optimizer that has a method `apply_if(keep, gradients, variables)` is left to do so itself,
+    as `runs.optimizer.Adam` does without a branch or a copy.
+
     Args:
       keep: bool, the same on every replica.
       optimizer: Any Keras optimizer.
       gradients: Finite gradients of the global batch, the same on every replica.
       variables: Variables to update.
     """
-    replicas = _replicas()
-    if replicas == 1:
-        tf.cond(keep, lambda: _apply(optimizer, gradients, variables), lambda: False)
-        return
+    # The optimizer sums over replicas once more, hence the division.
+    gradients = [gradient / _replicas() for gradient in gradients] if _replicas() > 1 else gradients
+    # At the end of a data set a graph would otherwise count an update that has no batch.
+    with tf.control_dependencies([keep]):
+        if hasattr(optimizer, "apply_if"):
+            optimizer.apply_if(keep, gradients, variables)
+        elif _replicas() == 1:
+            tf.cond(keep, lambda: _apply(optimizer, gradients, variables), lambda: False)
+        else:
+            _apply_or_restore(keep, optimizer, gradients, variables)
+
+
+def _apply_or_restore(keep, optimizer, gradients, variables) -> None:
     # Under a strategy an optimizer cannot run in a branch: what it changed is put back instead.
     state = [*variables, *optimizer.variables]
     before = [tf.identity(variable.value) for variable in state]
-    # The optimizer sums over replicas once more, hence the division.
-    _apply(optimizer, [gradient / replicas for gradient in gradients], variables)
+    _apply(optimizer, gradients, variables)
     for variable, value in zip(state, before, strict=True):
         variable.assign(tf.where(keep, variable.value, value))
 
