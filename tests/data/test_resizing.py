@@ -102,6 +102,7 @@ def test_images_already_read_in_another_size_are_read_again(directory):
     assert batch["image"].shape == (2, 64, 64, 3) and batch["mask"].shape == (2, 64, 64, 1)
 
 
+@pytest.mark.slow
 def test_the_new_size_decides_whether_images_fit_into_memory(directory, monkeypatch):
     monkeypatch.setattr(tfds_reader, "MEMORY_BYTES", 3 * 64 * 64 * 3)
     for size, expected in (((64, 64), "MemoryImages"), ((64, 65), "StreamedImages")):

@@ -19,7 +19,6 @@ tfds.disable_progress_bar()
 TRAIN, TEST = 23, 9
 SHAPE, COLOUR = (3, 4, 1), (5, 4, 3)
 OCCLUDERS = {"mask": "occluders", "occluders": 2, "occluder_size": (2, 1)}
-# Ways in which batches are drawn from the stored images.
 DRAWN = (
     {"binarization": "dynamic"} | OCCLUDERS,
     {"dequantize": True, "mask": "pixels"},
@@ -138,6 +137,7 @@ def test_every_image_is_seen_once_per_epoch_in_another_order(directory, kind):
         assert len(take(load(directory).training_dataset(7, seed=5, first_step=10**9), 1)) == 1
 
 
+@pytest.mark.slow
 def test_a_batch_is_a_function_of_seed_and_step_alone(directory, kind):
     for settings in DRAWN:
         split = load(directory, **settings)
@@ -189,6 +189,7 @@ def test_draws_are_made_anew_each_time_training_sees_an_image(directory):
     np.testing.assert_allclose(noise.mean(0), 0.5, atol=5 * np.sqrt(1 / 12 / len(x)))
 
 
+@pytest.mark.slow
 def test_the_draw_for_evaluation_is_one_for_each_image(directory, kind):
     for settings in DRAWN[:2]:
         split = load(directory, "test", draw_seed=3, **settings)

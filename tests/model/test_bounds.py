@@ -75,6 +75,7 @@ def test_the_probabilities_of_all_images_sum_to_one(exact):
     assert exact.max() - exact.min() > 1.0, "the model should tell images apart"
 
 
+@pytest.mark.slow
 def test_with_the_local_model_they_sum_to_one_too_and_the_bound_meets_them():
     model = made(autoregressive=True, autoregressive_layers=2, autoregressive_filters=3)
     exact = quadrature(model)

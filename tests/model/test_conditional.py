@@ -92,6 +92,7 @@ def same_bits(a, b):
 # What reaches the priors (Eq. 3).
 
 
+@pytest.mark.slow
 @every_row
 def test_no_hidden_pixel_reaches_a_prior_or_a_draw_bit_for_bit(row):
     model, (x, mask) = made(row), data(row)
@@ -109,6 +110,7 @@ def test_no_hidden_pixel_reaches_a_prior_or_a_draw_bit_for_bit(row):
     assert all(level.posterior is None for level in unseen.levels)
 
 
+@pytest.mark.slow
 @every_row
 def test_a_known_pixel_reaches_every_prior_of_its_image_and_the_state_if_asked_for(row):
     model, (x, mask) = made(row), data(row)
@@ -279,6 +281,7 @@ def test_infer_gives_every_sample_of_every_image_a_row():
     assert len({z.tobytes() for z in trace.z[0].numpy()}) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [ROWS["dense"], TWO_STAGES[0]], ids=["one stage", "two stages"])
 def test_reconstructions_keep_the_known_pixels_and_know_what_is_inferred(row):
     model, (x, mask) = made(row), data(row)
@@ -322,6 +325,7 @@ def test_completions_have_the_known_pixels_bit_for_bit_and_so_has_their_mean(row
     assert len({sample.numpy().tobytes() for sample in samples}) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [BINARY, TWO_LOCAL], ids=["one stage", "two, local"])
 def test_what_stands_in_the_place_of_hidden_pixels_does_not_matter(row):
     model, (x, mask) = made(row), data(row)
@@ -332,6 +336,7 @@ def test_what_stands_in_the_place_of_hidden_pixels_does_not_matter(row):
     assert not np.array_equal(other.samples, expected.samples)
 
 
+@pytest.mark.slow
 def test_completions_come_in_as_many_passes_as_the_memory_asks_for(monkeypatch):
     model, (x, mask) = made(REAL), data(REAL)
     passes, impute = [], model.hierarchy.impute

@@ -71,6 +71,7 @@ def test_known_pixels_change_log_p_by_what_is_conditioned_on_alone(name):
     assert not np.allclose(p_x.log_prob(np.where(mask, x, 1 - x)), p_x.log_prob(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense, two stages, real", "convolutional, two stages, local"])
 def test_a_log_weight_is_the_joint_minus_the_posterior_at_the_same_draw(name):
     row = ROWS[name]
@@ -256,6 +257,7 @@ def test_the_elbo_is_the_mean_of_the_log_weights():
     assert (elbo.mean(0) < quadrature(model, mask, 32)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "local", [{}, pytest.param(LOCAL, marks=pytest.mark.slow)], ids=["independent", "local"]
 )

@@ -56,6 +56,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_take_images_and_masks_in_every_form():
     x, mask = images(), np.repeat(masks(1), 4, axis=0)
     expected = made()
@@ -77,6 +78,7 @@ def test_fit_evaluate_and_predict_take_images_and_masks_in_every_form():
 # What a step moves.
 
 
+@pytest.mark.slow
 @every_row
 def test_the_gradient_of_the_bound_reaches_every_weight(row, eagerly):
     model, (x, mask) = model_of(row), data_of(row)
@@ -95,6 +97,7 @@ def groups(model):
     return {name: part.trainable_variables for name, part in parts.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_step_moves_the_stage_that_trains_and_the_likelihood_and_nothing_else(stage):
     for config in (TWO, dataclasses.replace(TWO, **LOCAL)):
@@ -125,6 +128,7 @@ class Switching(keras.callbacks.Callback):
         self.kept.append({name: bits(part) for name, part in groups(self.model).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_execution", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_fit_trains_the_stage_that_is_set_anew_before_every_execution(steps_per_execution):
     model = npm.randomize(ConditionalMatNet(TWO))
@@ -161,6 +165,7 @@ def test_a_stage_that_there_is_not_cannot_train_and_a_stage_alone_is_not_regular
 # The regularizer, Eq. 13.
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("kind", ["free_energy", "sleep"])
 def test_a_step_on_drawn_images_moves_the_inference_guides_and_nothing_else(config, kind):
@@ -180,6 +185,7 @@ def noise(level, distribution):
     return ((level.z - distribution.mean()) / distribution.stddev()).numpy()
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("kind", ["free_energy", "sleep"])
 def test_the_loss_is_that_of_drawn_images_with_the_same_known_pixels(
@@ -213,6 +219,7 @@ def test_the_loss_is_that_of_drawn_images_with_the_same_known_pixels(
 # Saving.
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_equal(tmp_path, eagerly):
     model = made(TWO, regularizer="sleep")
     model.train_step((images(), masks(4)))

@@ -59,6 +59,7 @@ def test_drawn_pixels_have_the_means_of_their_sample(model):
     np.testing.assert_array_less(np.abs(pixels - means), 5 * np.sqrt(0.25 / 2000))
 
 
+@pytest.mark.slow
 def test_many_samples_are_drawn_in_passes_with_noise_of_their_own(model, monkeypatch):
     monkeypatch.setattr(type(model), "samples_per_pass", 3)
     parts = model.sample(8, seed=5).numpy()

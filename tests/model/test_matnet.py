@@ -157,6 +157,7 @@ def test_graphs_equal_eager_computation(kind):
         tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.slow
 @every_kind
 def test_samples_and_reconstructions_are_images_that_the_likelihood_can_model(kind, eagerly):
     model, x = made(kind), images(kind)
@@ -200,6 +201,7 @@ def fitted(data, **arguments):
     return fresh, history
 
 
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_take_images_in_every_form():
     first = None
     for form in FORMS.values():
@@ -262,6 +264,7 @@ def test_a_saved_model_loads_equal_with_its_optimizer_and_settings(tmp_path, eag
     equal(loaded.get_weights(), model.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whitened", "local logistic"])
 def test_models_that_are_not_compiled_and_weights_alone_can_be_saved(kind, tmp_path, eagerly):
     model, x = made(kind), images(kind)
@@ -303,6 +306,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 def test_models_of_every_size_and_kind_train_and_sample(eagerly):
     for name, config in MODELS.items():
         model = MatNet(config)

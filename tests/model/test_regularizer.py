@@ -74,6 +74,7 @@ def test_many_steps_bring_the_guide_nearer_to_the_models_posterior(kind):
     assert np.mean([loss((x,), seed) for seed in seeds]) < before - 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "every", "due", "steps"),
     [(0, 3, 2, 1), (2, 2, 2, 1), pytest.param(2, 1, 4, 3, marks=pytest.mark.slow)],

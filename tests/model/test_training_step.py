@@ -119,6 +119,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["not finite", "too large"])
 def test_a_bad_step_changes_no_weight_or_slot_and_is_counted(fault):
     for make in OPTIMIZERS.values():
@@ -187,6 +188,7 @@ def test_the_noise_of_a_step_is_a_function_of_seed_and_step():
     assert len(set(seeds.values())) == len(seeds)
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_bit_for_bit_and_another_seed_is_not():
     results = []
     for seed in (0, 0, 1):
@@ -264,6 +266,7 @@ class Noiseless(MatNet):
         layer.top_down_pass = top_down_pass
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_makes_the_step_of_the_whole(eagerly):
     results = []
     for parts in (1, 2, 3, 50):

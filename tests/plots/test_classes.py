@@ -11,7 +11,7 @@ from matnet_tf.data import loading
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.plots import classes, drawing
 
-pytestmark = pytest.mark.usefixtures("module_eagerly")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_eagerly")]
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def pixels(path):
     return np.rint(matplotlib.image.imread(path)[..., :3] * 255).astype(int)
 
 
+@pytest.mark.slow
 def test_figures_show_the_checkpoint_and_the_seeds_choice_of_test_images(drawn):
     workdir, folder = drawn[0], drawn[0] / "figures"
     assert list(drawn[1]) == [str(folder / f"{name}.png") for name in NAMES]

@@ -86,6 +86,7 @@ def test_equal_seeds_give_equal_samples_and_other_seeds_others():
                 assert not np.array_equal(first[key], other[key]), key
 
 
+@pytest.mark.slow
 def test_known_pixels_are_returned_bit_for_bit_and_hidden_ones_have_no_effect():
     model = make_model("two stages, colour")
     inputs, settings = inputs_of(model, 3), SETTINGS["impute"]

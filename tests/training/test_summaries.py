@@ -110,6 +110,7 @@ def test_a_step_written_again_after_a_crash_is_written_equal(tmp_path, model):
                 np.testing.assert_array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_other_weights_give_other_pictures(tmp_path, model):
     make(tmp_path / "a", model).write(1, row_at(1, model), pictures=True)
     make(tmp_path / "b", MatNet(TINY, seed=4)).write(1, row_at(1, model), pictures=True)
