@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from matnet_tf.distributions.stateless_random import seed_tensor
+from matnet_tf.files import reason_of
 from matnet_tf.model.descent import Trace
 from matnet_tf.plots import curves, drawing
 from matnet_tf.plots.completions import completion_grid
@@ -79,16 +80,24 @@ class Summaries(keras.callbacks.Callback):
           step: The global training step.
           row: Metrics at that step; values that are None or not finite are left out.
           pictures: Whether to write pictures, too.
+
+        Raises:
+          OSError: If they cannot be written, for example because the disk is full.
         """
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self.log_dir)
-        with self._writer.as_default(step=step):
-            for tag, value in row.items():
-                if tag != "step" and _finite(value):
-                    tf.summary.scalar(tag, value)
-            if pictures and self._draws:
-                self._write_pictures(step, row)
-        self._writer.flush()
+        try:
+            with self._writer.as_default(step=step):
+                for tag, value in row.items():
+                    if tag != "step" and _finite(value):
+                        tf.summary.scalar(tag, value)
+                if pictures and self._draws:
+                    self._write_pictures(step, row)
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"the summaries in {self.log_dir} could not be written: {reason_of(error)}"
+            ) from None
 
     @property
     def _draws(self) -> bool:
