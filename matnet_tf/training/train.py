@@ -106,6 +106,12 @@ def _images_to_draw(split: Split, validation: Split | None, num: int) -> Any:
     return next(source.evaluation_dataset(num, indices=range(num)).as_numpy_iterator())
 
 
+def _summaries(workdir: str | os.PathLike, pictured: Any) -> Summaries:
+    """Returns the callback that writes a work directory's TensorBoard file."""
+    folder = os.path.join(os.fspath(workdir), "tensorboard")
+    return Summaries(folder, pictured, _PICTURE_SEED, lambda: read_metrics(workdir))
+
+
 class _Session:
     """One session of training in a work directory, from its last checkpoint on."""
 
@@ -127,12 +133,8 @@ class _Session:
         )
         self._back_at = None  # Step of the checkpoint that training last went back to.
         self._start_or_restore()
-        summaries = Summaries(
-            os.path.join(os.fspath(workdir), "tensorboard"),
-            _images_to_draw(split, validation, train.summary_images),
-            _PICTURE_SEED,
-            lambda: read_metrics(workdir),
-        )
+        pictured = _images_to_draw(split, validation, train.summary_images)
+        summaries = _summaries(workdir, pictured)
         consensus = devices.WorkerConsensus(model.distribute_strategy, worker)
         self._clock = RunClock(train, self._checkpoints.seconds, started, consensus)
         self._speed = Speed(train)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy_matnet as npm
 import pytest
 import tensorflow as tf
+from test_matnet import equal
 
 from matnet_tf.config import ModelConfig, Scale
 from matnet_tf.distributions.stateless_random import seed_tensor
@@ -36,13 +37,6 @@ def mixture() -> MatNet:
     model = npm.randomize(MatNet(MIXTURE))
     model.hierarchy.top_down.mixture.loc.assign([[9.0, 9.0], [-9.0, 9.0], [0.0, -9.0]])
     return model
-
-
-def equal(a, b):
-    a, b = list(a), list(b)
-    assert len(a) == len(b) > 0
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 def test_a_sample_is_a_mean_or_binary(model):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy_matnet as npm
 import pytest
 import tensorflow as tf
+from test_matnet import equal
 
 from matnet_tf.config import ElboLoss, ModelConfig, Scale
 from matnet_tf.model.bounds import Bound
@@ -47,11 +48,6 @@ def gradient_of(model, x):
         bound_and_trace = model.hierarchy.bound_and_trace(tf.constant(x), model.step_seed())
         loss = tf.reduce_mean(model.loss_per_image(*bound_and_trace))
     return [g.numpy() for g in tape.gradient(loss, model.trainable_variables)]
-
-
-def equal(a, b):
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 # The loss.
