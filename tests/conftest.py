@@ -6,7 +6,6 @@ import functools
 import gc
 import os
 import pathlib
-import sys
 
 # TensorFlow reads these when it is imported.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -71,34 +70,6 @@ def eagerly():
 def module_eagerly():
     """Runs a whole module without tracing, including the fixtures that request this one."""
     yield from without_tracing()
-
-
-@pytest.fixture(scope="module")
-def reused_models():
-    """Makes `build_model` build only one model per configuration, so that it is traced only once.
-
-    Each time the model is requested, its variables are reset to their initial values.
-    """
-    from matnet_tf.runs.models import build_model
-
-    built = {}
-
-    def rebuild(experiment):
-        key = experiment.model, experiment.train, experiment.seed
-        if key not in built:
-            model = build_model(experiment)
-            state = [*model.weights, *model.optimizer.variables, *model.bound_metric.variables]
-            built[key] = model, [(variable, variable.numpy()) for variable in state]
-        model, initial = built[key]
-        for variable, value in initial:
-            variable.assign(value)
-        return model
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in list(sys.modules.values()):  # All that imported the function by name.
-            if vars(module).get("build_model") is build_model:
-                patch.setattr(module, "build_model", rebuild)
-        yield
 
 
 @pytest.fixture

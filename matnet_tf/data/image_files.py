@@ -12,21 +12,23 @@ import io
 import os
 import pathlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from matnet_tf.config import ImputeConfig, Rectangle
 
-__all__ = ["PILLOW_ERRORS", "SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask"]
+__all__ = ["SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask", "shape"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # Pillow raises these for files that are damaged, of another kind, or suspiciously large.
-PILLOW_ERRORS = (
+_PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error),
     Image.DecompressionBombError,
 )
+_GREY = ("1", "L", "LA")  # Modes of Pillow; all others become RGB.
 _KNOWN = 128  # The darkest grey of a mask that still means known.
 
 
@@ -64,17 +66,46 @@ def read(path: pathlib.Path) -> Image.Image:
     Raises:
       ValueError: If the file is damaged, of another kind, or has more than 8 bits per channel.
     """
+    upright = _opened(path, ImageOps.exif_transpose)
+    return upright.convert("L" if upright.mode in _GREY else "RGB")
+
+
+def shape(path: pathlib.Path) -> tuple[int, int, int]:
+    """Returns height, width and channels (1 or 3) of what `read` returns, faster for JPEG.
+
+    Raises:
+      ValueError: As for `read`, but of damaged pixels only if it had to read them.
+    """
+    (height, width), mode = _opened(path, lambda image: (_upright_size(image), image.mode))
+    return height, width, 1 if mode in _GREY else 3
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    swapped = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
+    """Returns what the function returns for an opened PNG or JPEG file."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            deep = _deep_mode(image)
+            result = None if deep else function(image)
     except Image.UnidentifiedImageError:
         raise ValueError("it is not a PNG or JPEG image, or its header is damaged") from None
-    except PILLOW_ERRORS as error:
+    except _PILLOW_ERRORS as error:
         raise ValueError(f"it cannot be read: {error}") from None
-    if upright.mode.startswith(("I", "F")):
-        raise ValueError(f"it has pixels of mode {upright.mode}; expected 8-bit grey or colour")
-    return upright.convert("L" if upright.mode in ("1", "L", "LA") else "RGB")
+    if deep:
+        raise ValueError(f"it has pixels of mode {deep}; expected 8-bit grey or colour")
+    return result
+
+
+def _deep_mode(image: Image.Image) -> str | None:
+    """Returns the mode of a file with more than 8 bits per channel, None for any other."""
+    if image.mode.startswith(("I", "F")):
+        return image.mode
+    # Pillow would cut 16-bit colour to 8 bits. The mode in the file is then such as "RGB;16B".
+    return next((str(tile[3]) for tile in image.tile if ";16" in str(tile[3])), None)
 
 
 def pixels(image: Image.Image, channels: int) -> np.ndarray:

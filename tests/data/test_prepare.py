@@ -94,7 +94,7 @@ def test_a_fault_in_the_source_leaves_no_data_set(mnist, tmp_path):
     # Damage behind the header is only found when the image is written.
     save_images(tmp_path / "source", pixels(5, (32, 32, 3)))
     cut(tmp_path / "source" / "3.png", 1500)
-    with pytest.raises(ValueError, match="3.png is damaged"):
+    with pytest.raises(ValueError, match="3.png: it cannot be read"):
         prepare(config("image_folder", tmp_path), str(tmp_path / "source"))
     assert_nothing_written(tmp_path)
 

@@ -147,7 +147,7 @@ def test_the_elbo_is_a_mean_over_draws_and_the_bound_rises_from_it_with_k():
 
 
 @pytest.mark.slow
-def test_a_batch_does_not_depend_on_the_batches_around_it(trained):
+def test_a_batch_does_not_depend_on_the_batches_around_it(module_eagerly):
     model, x = build_model(EXPERIMENT), binary_images(18)
     whole = importance_weighted_bound(model, [x[:6], x[6:12], x[12:]], 12)
     for batches in ([(x[:6], np.zeros(6))], [{"image": x[:6]}, x[12:]]):

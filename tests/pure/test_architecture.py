@@ -16,7 +16,7 @@ ROWS = [
     for row in (
         "__main__ __init__",
         "cli",
-        "serving compression explore",
+        "serving",
         "training evaluation imputation",
         "plots",
         "runs",
@@ -30,7 +30,7 @@ ROWS = [
 ]
 # Third parties that only some folders import.
 ROOMS = {
-    "absl": {"flags", "cli"},
+    "absl": {"flags"},
     "matplotlib": {"plots"},
     "scipy": {"data"},
     "sklearn": {"data", "evaluation"},

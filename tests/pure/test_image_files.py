@@ -71,6 +71,7 @@ def test_images_are_upright_as_exif_says(tmp_path):
             upright = turned[:: -1 if from_below else 1, :: -1 if from_the_right else 1]
             found = image_files.pixels(image_files.read(file), 1)
             np.testing.assert_array_equal(found[..., 0], upright)
+            assert image_files.shape(file) == (*upright.shape, 1)
 
 
 def test_png_keeps_pixels_exactly(tmp_path):
@@ -89,14 +90,23 @@ def cut_jpeg(path):
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def huge_png(path):
-    """Its header announces ten billion pixels."""
-    header = struct.pack(">IIBBBBB", 100000, 100000, 8, 0, 0, 0, 0)
+def write_png(path, side, bits, kind, rows):
+    header = struct.pack(">IIBBBBB", side, side, bits, kind, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
-        for tag, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")))
+        for tag, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def huge_png(path):
+    """Its header announces ten billion pixels."""
+    write_png(path, 100000, 8, 0, b"")
+
+
+def deep_colour_png(path):
+    """8x8 pixels of 16 bits per channel; each row starts with a byte for its filter."""
+    write_png(path, 8, 16, 2, (b"\0" + bytes(range(48))) * 8)
 
 
 def deep_png(path):
@@ -111,6 +121,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             (huge_png, "it cannot be read: Image size .* exceeds limit"),
             (lambda p: p.write_text("no image"), "it is not a PNG or JPEG image, or its header is"),
             (deep_png, "it has pixels of mode I;16; expected 8-bit grey or colour"),
+            (deep_colour_png, "it has pixels of mode RGB;16B; expected 8-bit grey or colour"),
             (lambda p: None, "it cannot be read: .*No such file"),
         )
     ):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 from source_files import (
     CIFAR_SHAPE,
     COUNTS,
@@ -238,23 +239,34 @@ def test_faults_of_cifar_files_are_named(tmp_path):
     assert_faults_are_named(read_cifar10, cifar_files, faults, tmp_path)
 
 
+def test_photos_are_read_upright_as_exif_says(tmp_path):
+    orientation = Image.Exif()
+    orientation[0x0112] = 6  # Turned by a quarter, as by a telephone.
+    for name, side in (("a", 0), ("b", 1)):
+        stored = np.zeros((4, 6), np.uint8)
+        stored[:, side] = 255
+        Image.fromarray(stored).save(tmp_path / f"{name}.png", exif=orientation)
+    source = read_folder(tmp_path)
+    images = [e["image"][..., 0] for split in source.splits.values() for e in split]
+    assert source.image_shape == (6, 4, 1) and [i.shape for i in images] == [(6, 4)] * 2
+    assert sorted(np.flatnonzero(i.all(axis=1)).item() for i in images) == [0, 1]
+
+
 def test_faults_of_image_folders_are_named(tmp_path):
     def make(folder):
         save_images(folder, pixels(5, (32, 32, 3)))
         return folder
 
     def deep(folder):
-        from PIL import Image
-
         Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "3.png")
 
     def single_split(folder):
         (folder / "train").mkdir()
 
     faults = [
-        (lambda f: cut(f / "3.png", 1500), "3.png is damaged: "),  # Behind its header.
-        (lambda f: (f / "3.png").write_bytes(b"no image"), "3.png is damaged or not an image"),
-        (deep, "3.png has pixels of mode I;16; expected 8-bit grey or colour"),
+        (lambda f: cut(f / "3.png", 1500), "3.png: it cannot be read: "),  # Behind its header.
+        (lambda f: (f / "3.png").write_bytes(b"no image"), "3.png: it is not a PNG or JPEG image"),
+        (deep, "3.png: it has pixels of mode I;16; expected 8-bit grey or colour"),
         (lambda f: [p.unlink() for p in f.iterdir()], "holds no images"),
         (lambda f: [(f / f"{i}.png").unlink() for i in range(4)], "holds one image; a train and"),
         (single_split, "has train; it lacks test"),

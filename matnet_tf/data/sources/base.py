@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Source", "examples", "require"]
+__all__ = ["Source", "examples"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,6 @@ class Source:
     label_names: Mapping[str, int | list[str]]
     splits: Mapping[str, Iterable[dict[str, Any]]]
     texts: tuple[str, ...] = ()
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises a ValueError with the message unless the condition holds."""
-    if not condition:
-        raise ValueError(message)
 
 
 def examples(images: np.ndarray, **labels: np.ndarray) -> list[dict[str, Any]]:

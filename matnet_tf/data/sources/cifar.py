@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from matnet_tf.data.sources.base import Source, examples, require
+from matnet_tf.config.validation import require
+from matnet_tf.data.sources.base import Source, examples
 
 __all__ = ["read_cifar10"]
 

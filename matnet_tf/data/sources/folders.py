@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from matnet_tf.data.image_files import PILLOW_ERRORS, SUFFIXES
-from matnet_tf.data.sources.base import Source, require
+from matnet_tf.config.validation import require
+from matnet_tf.data import image_files
+from matnet_tf.data.sources.base import Source
 
 __all__ = ["read_folder"]
 
@@ -87,8 +89,8 @@ def _split_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, list[pat
 
 def _images(root: pathlib.Path) -> list[pathlib.Path]:
     found = [p for pattern in ("*", "*/*") for p in root.glob(pattern)]
-    paths = sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
-    require(bool(paths), f"{root} holds no images ({', '.join(SUFFIXES)})")
+    paths = sorted(p for p in found if p.suffix.lower() in image_files.SUFFIXES and p.is_file())
+    require(bool(paths), f"{root} holds no images ({', '.join(image_files.SUFFIXES)})")
     return paths
 
 
@@ -97,36 +99,36 @@ def _class(path: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _shape(paths: list[pathlib.Path], size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Returns height, width and channels of all files, from their headers."""
-    first, channels = None, 1
+    """Returns height, width and channels of all files."""
+    first, most_channels = None, 1
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                found, mode = (image.height, image.width), image.mode
-        except PILLOW_ERRORS:
-            raise ValueError(f"{path} is damaged or not an image") from None
+        with _named(path):
+            *found, channels = image_files.shape(path)
         first = first or (path, found)
         require(
             size is not None or found == first[1],
             f"{path} has {found[0]}x{found[1]} pixels, but {first[0].name} has "
             f"{first[1][0]}x{first[1][1]}; --size=HxW resizes all to one size",
         )
-        require(
-            not mode.startswith(("I", "F")),
-            f"{path} has pixels of mode {mode}; expected 8-bit grey or colour",
-        )
-        channels = channels if mode in ("1", "L", "LA") else 3
-    return (*(size or first[1]), channels)
+        most_channels = max(most_channels, channels)
+    return (*(size or first[1]), most_channels)
 
 
 def _decode(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels, uint8 [H, W, C]."""
     height, width, channels = shape
-    try:
-        with Image.open(path) as image:
-            image = image.convert("L" if channels == 1 else "RGB")
-    except PILLOW_ERRORS as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    with _named(path):
+        image = image_files.read(path)
     if image.size != (width, height):
+        image = image.convert("L" if channels == 1 else "RGB")
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.uint8).reshape(shape)
+    return image_files.pixels(image, channels)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Puts the file's name first in the errors of `image_files`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

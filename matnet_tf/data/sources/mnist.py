@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from matnet_tf.data.sources.base import Source, examples, require
+from matnet_tf.config.validation import require
+from matnet_tf.data.sources.base import Source, examples
 
 __all__ = ["read_amat", "read_mnist"]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from matnet_tf.data.sources.base import Source, examples, require
+from matnet_tf.config.validation import require
+from matnet_tf.data.sources.base import Source, examples
 from matnet_tf.files import reason_of
 
 __all__ = ["read_chardata"]
