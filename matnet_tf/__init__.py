@@ -30,7 +30,7 @@ _NAMES = {
     "ModelConfig": "config",
     "Scale": "config",
     "ScoreConfig": "config",
-    "Stage": "config:Scale",  # The name of version 0.1.
+    "Stage": "config:Scale",  # The name that `Scale` had.
     "TrainConfig": "config",
     "__version__": "version",
 }

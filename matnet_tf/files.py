@@ -47,10 +47,10 @@ def config_path(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes files such that a reader, or a crash, finds each one in its old form or its new form.
+    """Writes files so that each is always whole, old or new, for readers and after a crash.
 
-    If an error or an interrupt occurs while they are written, all keep their old form and no other
-    file is left behind.
+    All contents are on the disk before the first file is replaced, so a full disk leaves every file
+    as it was. An error or an interrupt leaves no temporary file behind.
 
     Args:
       contents: The bytes of each file.

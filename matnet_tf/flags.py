@@ -74,7 +74,7 @@ class Flag:
       type: int, float, bool, str, or a tuple of these or of `Scale`.
       choices: Allowed values; empty allows all.
       optional: Whether a flag without a default may be left out; `main` then does not receive it.
-      check: Called with the value given; raises a ValueError if it will not do.
+      check: Called with the value given; raises a ValueError if it refuses the value.
     """
 
     name: str
@@ -276,10 +276,10 @@ def _build(tree: type, given: dict[str, Any], prefix: str = "") -> Any:
 def _expand(
     arguments: Sequence[str], files: Sequence[str], parents: tuple[str, ...] = ()
 ) -> list[str]:
-    """Replaces every `--flagfile` and `--preset` by the flags of the file.
+    """Replaces every `--flagfile` and `--preset` with the flags of the file.
 
     absl has a reader of its own, but it looks up nested files in the current directory, only warns
-    of circles, and silently ignores all that follows an indented comment.
+    about circles, and silently ignores all that follows an indented comment.
     """
     expanded, waiting = [], iter(arguments)
     for argument in waiting:

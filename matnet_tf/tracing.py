@@ -59,12 +59,13 @@ class FunctionCache:
 
 
 def _signature(value: Any) -> Any:
-    """What tells the graphs for an argument apart: a tensor's rank, or a Python value itself."""
+    """Returns an argument's part of the cache key: a tensor's rank, or a Python value itself."""
     if value is None or isinstance(value, numbers.Number):
         return value
-    return "rank", value.shape.rank if tf.is_tensor(value) else None  # A strategy's have no rank.
+    # Per-replica values have no rank.
+    return "rank", value.shape.rank if tf.is_tensor(value) else None
 
 
 def without_autograph(function: Callable) -> Callable:
-    """Returns the function, in whose calls AutoGraph is off, even for other libraries."""
+    """Returns the function with AutoGraph off in its calls, for other libraries' code too."""
     return tf.autograph.experimental.do_not_convert(function)

@@ -34,7 +34,7 @@ class Scale:
 
     def __post_init__(self):
         size = self.size
-        pair = (size, size) if isinstance(size, int) else tuple(size)
+        pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
         ok = len(pair) == 2 and all(is_size(n) for n in pair)
         require(ok, f"Scale.size must be a positive int or a pair of them; got {size!r}")
         object.__setattr__(self, "size", pair[0] if pair[0] == pair[1] else pair)

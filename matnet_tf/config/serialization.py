@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from typing import Any
@@ -14,7 +13,7 @@ from matnet_tf.config.experiment import Experiment
 from matnet_tf.config.model import Scale
 from matnet_tf.config.validation import require
 
-__all__ = ["differences", "from_dict", "from_json", "to_dict", "to_json"]
+__all__ = ["differences", "from_dict", "to_dict"]
 
 # Settings that limit a run, or say where its data is, but do not change what a step computes.
 _RUN_CONTROL = (
@@ -62,20 +61,6 @@ def _from_plain(hint: Any, value: Any) -> Any:
     if typing.get_args(hint)[0] is Scale:
         return tuple(Scale.parse(v) if isinstance(v, str) else v for v in value)
     return tuple(value)
-
-
-def to_json(config: Any) -> str:
-    """Returns `to_dict` as indented JSON text."""
-    return json.dumps(to_dict(config), indent=2) + "\n"
-
-
-def from_json(cls: type, text: str) -> Any:
-    """Reads the text that `to_json` wrote.
-
-    Raises:
-      ValueError: If the text is not JSON, or `from_dict` refuses it.
-    """
-    return from_dict(cls, json.loads(text))
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:

@@ -80,7 +80,7 @@ def is_size(value: Any) -> bool:
 
 
 def make_tuple(config: Any, *names: str) -> None:
-    """Replaces lists in the named fields, which come from JSON, by tuples.
+    """Replaces lists in the named fields, which come from JSON, with tuples.
 
     Raises:
       ValueError: If a field is neither a list nor a tuple.

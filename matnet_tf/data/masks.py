@@ -3,8 +3,8 @@
 """Masks that hide part of an image from a conditional model: pure functions from noise to masks.
 
 A mask is float32 [B, H, W, 1], 1 where a pixel is known and 0 where it is to be predicted, the same
-for all channels; every mask hides at least one pixel. Rows below `H // 2` are upper and columns
-below `W // 2` are left, so for odd sides the upper and left parts are the smaller ones.
+for all channels; every mask hides at least one pixel. The first `H // 2` rows are the upper part
+and the first `W // 2` columns the left part, so for odd sides these are the smaller parts.
 
 Each mask is a function of a few numbers from U[0, 1). `random_masks` draws them from one seed for a
 whole batch, `masks_by_index` from the seed and the index of each image.

@@ -73,7 +73,7 @@ def prepare(
     """Turns source files, or a download, into the TFDS data set `config.name` in `config.dir`.
 
     The data set appears whole or not at all: it is written to a temporary folder and moved to its
-    place in the end. The folders of killed preparations are removed first.
+    place at the end. The folders of killed preparations are removed first.
 
     Args:
       config: Name of the data set, and the data directory.

@@ -77,7 +77,7 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 @contextlib.contextmanager
 def workspace(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a temporary folder beside the data sets and removes it in the end.
+    """Makes a temporary folder beside the data sets and removes it at the end.
 
     `directory` is removed too if it did not exist before and stays empty. A lock file beside the
     folder, which the system unlocks when the process ends, tells `remove_abandoned` that the folder

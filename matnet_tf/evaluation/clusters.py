@@ -180,7 +180,7 @@ def _kmeans(points: np.ndarray, number: int, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
         # scikit-learn warns of fewer distinct points than clusters; the record shows them.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return KMeans(number, n_init=_STARTS, random_state=seed).fit_predict(points)
+        return KMeans(number, n_init=_STARTS, random_state=seed % 2**32).fit_predict(points)
 
 
 # The record and the files.

@@ -37,6 +37,7 @@ from matnet_tf.files import write_whole
 from matnet_tf.model.bounds import bits_per_dim, nested_bounds, nested_counts
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.importance import bounds_on_replicas, log_weights_on_replicas
+from matnet_tf.model.input_checks import EMPTY
 from matnet_tf.progress import image_progress
 from matnet_tf.runs import devices
 from matnet_tf.runs.models import load_run
@@ -216,7 +217,7 @@ def _mean_elbos(
 
 def _concatenate(parts: Sequence[PerImage]) -> PerImage:
     if not parts:
-        raise ValueError("the data set is empty: it has no batch of images")
+        raise ValueError(EMPTY)
 
     def join(dictionaries):
         return {k: np.concatenate([d[k] for d in dictionaries]) for k in dictionaries[0]}

@@ -46,7 +46,7 @@ def chosen_images(config: EvaluateConfig | ClusterConfig, total: int) -> np.ndar
             f"{config.split} split; got {config.images}"
         )
     # NumPy promises that RandomState gives the same numbers in every later version.
-    order = np.random.RandomState(config.seed).permutation(total)
+    order = np.random.RandomState(config.seed % 2**32).permutation(total)
     return np.sort(order[: config.images or total])
 
 

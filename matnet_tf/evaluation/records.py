@@ -24,7 +24,7 @@ class PerImage(NamedTuple):
     """Bounds on log p(x) of N images, float64, in nats."""
 
     log_likelihood: dict[int, np.ndarray]  # {K: [N]}: the K-sample bound, for nested K
-    elbo: np.ndarray  # [N]: Eq. 5 with the KL in closed form, mean over ELBO_SAMPLES draws
+    elbo: np.ndarray  # [N]: Eq. 5 with the KL of `Level.kl`, mean over ELBO_SAMPLES draws
     kl: dict[str, np.ndarray]  # {level: [N]}: mean over the same draws
     dims: np.ndarray  # [N]: number of values that the bound is on, all or those that are hidden
 

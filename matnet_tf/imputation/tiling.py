@@ -62,7 +62,7 @@ def impute_picture(
     kind, settings = model.config.likelihood, {"temperature": temperature, "draw": draw}
     for number, tile in enumerate(plan(mask, model.config.image_shape[:2])):
         window = canvases[:, *tile.place]
-        x = _model_values(window, kind, binary)
+        x = _model_values(model, window, binary)
         # The window is the same in all completions until one of its pixels is filled.
         alike = np.array_equal(tile.known, mask[tile.place])
         values = _complete(model, x, tile.known, alike, (seed, number), settings)
@@ -125,13 +125,11 @@ def _seed(seed: int, number: int, first: int = 0) -> int:
     return int(words[0] >> 2)
 
 
-def _model_values(stored: np.ndarray, likelihood: str, binary: bool) -> np.ndarray:
+def _model_values(model: ConditionalMatNet, stored: np.ndarray, binary: bool) -> np.ndarray:
     """Converts uint8 pixels to the model's values, float32 in [0, 1]."""
-    if likelihood == "normal":
-        # The middle of the bin over which dequantization spreads the value.
-        return (stored.astype(np.float32) + 0.5) / 256.0
-    x = stored.astype(np.float32) / 255.0
-    return (x > 0.5).astype(np.float32) if likelihood == "bernoulli" and binary else x
+    x = model.hierarchy.likelihood.observation.from_bytes(stored).numpy()
+    binary = binary and model.config.likelihood == "bernoulli"
+    return (x > 0.5).astype(np.float32) if binary else x
 
 
 def _stored_values(x: np.ndarray, likelihood: str) -> np.ndarray:

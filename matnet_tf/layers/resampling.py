@@ -20,9 +20,9 @@ __all__ = ["Resample"]
 class Resample(keras.layers.Layer):
     """Maps a state to another scale by activated linear maps.
 
-    Between two maps these are strided or transposed convolutions, each of which halves or doubles
-    the sides. Odd sides round up on the way down, and the surplus row or column is cut on the way
-    up. To or from a dense state it is one dense layer.
+    Between two convolutional states these are strided or transposed convolutions, each of which
+    halves or doubles the sides. Odd sides round up on the way down, and the surplus row or column
+    is cut on the way up. To or from a dense state it is one dense layer.
 
     Args:
       from_shape: Height and width before, `(1, 1)` for a dense state.

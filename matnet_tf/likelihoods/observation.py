@@ -56,7 +56,7 @@ class ObservationModel(keras.layers.Layer):
       bins: Number of 8-bit levels per unit of the density; 1 for probabilities.
     """
 
-    expected = "finite and lie in [0, 1]"
+    expected = "finite values in [0, 1]"
     convert = "divide 8-bit images by 255 first"
     bins = 1
 

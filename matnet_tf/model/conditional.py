@@ -118,11 +118,17 @@ class ConditionalMatNet(ElboModel):
         return importance.log_likelihood(self, inputs, num_samples, seed, chunk, num_inferred)
 
     def log_weights(
-        self, x: Any, mask: Any, num_samples: int, seed: Any = 0, chunk: int | None = None
+        self,
+        x: Any,
+        mask: Any,
+        num_samples: int,
+        seed: Any = 0,
+        chunk: int | None = None,
+        num_inferred: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Importance log-weights in pieces `[k, B]`; arguments as `log_likelihood`."""
         inputs = self.input_form.check(x, mask)
-        return importance.log_weights(self, inputs, num_samples, seed, chunk)
+        return importance.log_weights(self, inputs, num_samples, seed, chunk, num_inferred)
 
     def infer(self, x: Any, mask: Any, num_samples: int = 1, seed: Any = 0) -> Trace:
         """The latents, priors and posteriors of every level, for whole images.

@@ -88,7 +88,7 @@ def descend(
     this one loop with different arguments (Eqs. 1 and 2; with a generator's guide Eqs. 3 and 4).
 
     Args:
-      top_down: The generator.
+      top_down: The top-down network.
       rows: N, the number of samples times images, sample first.
       seed: Stateless seed, int32 `[2]`, or `[N, 2]` with one seed per row; it is split by level.
       guide: Proposes posteriors from `encoding`; None generates.

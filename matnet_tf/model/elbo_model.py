@@ -167,7 +167,7 @@ class ElboModel(keras.Model):
         return result
 
     def predict(self, x, *args, **kwargs):
-        """Mean reconstructions of images, as `keras.Model.predict`."""
+        """Reconstructions of images (see `call`), as `keras.Model.predict`."""
         with data_errors():
             return super().predict(self.checked_data(x), *args, **kwargs)
 
@@ -325,7 +325,7 @@ class ElboModel(keras.Model):
         apply_if(keep, self.optimizer, gradients, variables)
         return tf.cast(keep, tf.int64)
 
-    # What the model depends on.
+    # Weights, and the size of a pass.
 
     @property
     def bound_weights(self) -> list[keras.Variable]:

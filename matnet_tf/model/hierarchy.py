@@ -283,7 +283,7 @@ class Hierarchy(Configured):
 
     @property
     def samples_per_pass(self) -> int:
-        """Image-samples in one pass, such that no state takes more than 64 MB."""
+        """Image-samples in one pass, so few that no state takes more than 64 MB."""
         config = self.config
         sizes = [math.prod(state_shape(scale)) for scale in config.scales]
         sizes.append(math.prod(config.image_shape[:2]) * self.likelihood.filters_per_position)

@@ -30,7 +30,7 @@ __all__ = [
 
 EMPTY = "the data set is empty: it has no batch of images"
 
-_MASK = "0 or 1 (known), and leave something to predict"
+_MASK = "0 where a pixel is hidden and 1 where it is known, not 1 everywhere"
 
 
 class ImageInputs:
@@ -201,7 +201,7 @@ def _valid_masks(mask: tf.Tensor) -> tf.Tensor:
     other_values = tf.reduce_any((mask != 0) & (mask != 1), axis=[1, 2, 3])
     wrong = other_values | tf.reduce_all(mask == 1, axis=[1, 2, 3])
     return _asserted(
-        mask, tf.math.count_nonzero(wrong), f"masks must be {_MASK}; got a batch with {{}}"
+        mask, tf.math.count_nonzero(wrong), f"masks must be {_MASK}; got a batch with {{}} masks"
     )
 
 

@@ -30,7 +30,7 @@ DPI, _FILE_DPI = 100, 200
 INK = "#262626"  # The colour of text.
 
 # Lengths in pixels.
-_CELL = 56  # The least shorter side of an image.
+_CELL = 56  # The minimum length of an image's shorter side.
 _SEPARATOR, _SEPARATOR_GREY = 1, 128  # The line between images, visible on black and on white.
 _ROW_GAP = 8  # White below the first row of `reconstruction_grid`.
 _GROUP_GAP = 16  # White between groups of columns.

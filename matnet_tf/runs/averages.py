@@ -62,13 +62,13 @@ class WeightAverages:
             average.assign(average + (1 - keep) * (tf.convert_to_tensor(weight) - average))
 
     def assign(self) -> None:
-        """Replaces the weights by their averages, if there are any."""
+        """Replaces the weights with their averages, if there are any."""
         for weight, average in zip(self._weights, self.variables.values(), strict=True):
             weight.assign(average)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Replaces the weights by their averages inside a with statement."""
+        """Replaces the weights with their averages inside a with statement."""
         raw = [tf.identity(weight) for weight in self._weights]
         self.assign()
         try:

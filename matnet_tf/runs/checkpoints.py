@@ -104,7 +104,7 @@ class Checkpoints:
             self.remove(step)
             raise OSError(
                 f"the checkpoint of step {step} could not be written: {reason_of(error)}; "
-                f"the one before it is kept"
+                f"earlier checkpoints are kept"
             ) from None
 
     def _set_aside(self, step: int) -> None:

@@ -3,8 +3,8 @@
 """The devices a program runs on: one, several of this machine, or those of several machines.
 
 Several machines ("workers") are described by the environment variable TF_CONFIG in TensorFlow's
-format. Everything that the workers of a job must do alike, such as stop at the same step, they
-agree on.
+format. The workers of a job agree on everything that they must do alike, such as the step at which
+they stop.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def load_run(workdir: str | os.PathLike, weights: str = "auto") -> LoadedRun:
     checkpoints = Checkpoints(model, workdir, average_decay=decay)
     step = checkpoints.restore()
     if step == 0:
-        raise ValueError(f"{workdir} has no checkpoint yet: train first")
+        raise ValueError(f"{workdir} has no checkpoint of a trained model yet: train first")
     if weights == "raw" or not decay:
         return LoadedRun(experiment, model, step, "raw")
     checkpoints.averages.assign()

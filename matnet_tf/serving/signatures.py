@@ -20,7 +20,7 @@ B is the number of images in a request, 1 to `input_checks.MOST_ROWS`. Levels ar
     reconstruct(images, num_inferred, seed = 0)
                                     images: the top levels from the posterior, the rest sampled
 
-A conditional model has no `decode`, `sample` and `sample_component`. Its signatures with `images`
+A conditional model has no `decode`, `sample` or `sample_component`. Its signatures with `images`
 also take `mask`, `[B, H, W, 1]`, 1 where a pixel is known and 0 elsewhere. Its bounds and bits per
 dimension cover the hidden values only. It also has
 

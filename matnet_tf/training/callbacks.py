@@ -233,7 +233,6 @@ class Checkpointing(keras.callbacks.Callback):
         last = step >= self._config.steps or self.model.stop_training
         pictures = last or interval % self._config.pictures_every == 0
         with self._checkpoints.averages.in_place():
-            pictures = pictures and self._config.summary_images > 0
             self._summaries.write(step, self._rows[-1], pictures)
 
     def _row(self, step):

@@ -84,9 +84,9 @@ class Summaries(keras.callbacks.Callback):
         Raises:
           OSError: If they cannot be written, for example because the disk is full.
         """
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.log_dir)
         try:
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(self.log_dir)
             with self._writer.as_default(step=step):
                 for tag, value in row.items():
                     if tag != "step" and _finite(value):

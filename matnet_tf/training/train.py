@@ -48,8 +48,8 @@ def train(
 
     Returns:
       record: `step`, `seconds` (all sessions), `images_per_second` (this session), `elbo` (nats,
-      mean since the last row), `skipped`, `rollbacks` (how often it went back to a checkpoint) and
-      `interrupted` (whether SIGTERM ended it).
+      mean over the last checkpoint interval), `skipped`, `rollbacks` (how often it went back to a
+      checkpoint) and `interrupted` (whether SIGTERM ended it).
 
     Raises:
       ValueError: If data or devices are missing or do not fit, the directory is in use or belongs

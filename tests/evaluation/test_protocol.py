@@ -21,6 +21,7 @@ def test_a_subset_is_random_without_replacement_and_a_function_of_its_seed():
     assert set(chosen) != set(subset(4, 100))
     assert set(subset(3, 10)) < set(chosen)
     np.testing.assert_array_equal(subset(3, 0), np.arange(297))
+    assert len(set(subset(2**40, 100))) == 100  # More than NumPy's seeds hold.
     for config in (EvaluateConfig, ScoreConfig):
         message = f"^{config.__name__}.images must be at most 5, .* the train split; got 6$"
         with pytest.raises(ValueError, match=message):

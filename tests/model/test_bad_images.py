@@ -25,7 +25,7 @@ KINDS = {
     "bernoulli": {},
 }
 EIGHT_BITS = "8-bit values divided by 255: 0, 1/255, ..., 1 .not dequantized, not rescaled."
-IN_RANGE = r"finite and lie in \[0, 1\]"
+IN_RANGE = r"finite values in \[0, 1\]"
 
 
 def levels(number=4):

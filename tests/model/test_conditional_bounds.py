@@ -96,6 +96,9 @@ def test_log_likelihood_is_the_bound_of_its_chunks():
     np.testing.assert_allclose(actual, expected, rtol=1e-9)
     assert actual.dtype == np.float64
     other = model.log_likelihood(x, mask, 25, seed=3, chunk=20, num_inferred=0)
+    pieces = list(model.log_weights(x, mask, 25, seed=3, chunk=20, num_inferred=0))
+    expected = log_mean_exp(np.concatenate(pieces).astype(np.float64))
+    np.testing.assert_allclose(other, expected, rtol=1e-9)
     assert not np.allclose(other, actual, rtol=1e-4)
 
 

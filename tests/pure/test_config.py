@@ -325,7 +325,7 @@ def test_scales_and_rectangles_are_read_from_text_and_written_back():
 
 def test_scales_of_no_size_are_refused():
     sizes = "Scale.size must be a positive int or a pair of them; got "
-    for size in (0, (7, 7, 7), 2**31, (7, -1), True):
+    for size in (0, (7, 7, 7), 2**31, (7, -1), True, 7.5):
         assert refusal(Scale, size, 1, 1, 1) == f"{sizes}{size!r}"
     for place, name in enumerate(("filters", "latents", "modules")):
         for value in (0, 2.5, -1, True, 2**31):

@@ -19,7 +19,7 @@ from matnet_tf.config import (
     ScoreConfig,
     TrainConfig,
 )
-from matnet_tf.config.serialization import differences, from_dict, from_json, to_dict, to_json
+from matnet_tf.config.serialization import differences, from_dict, to_dict
 
 TUPLES = {
     "image_shape": (27, 28, 3),
@@ -77,7 +77,7 @@ def test_every_field_survives_json():
     ):
         for field in dataclasses.fields(owner):
             config = with_other_value(owner, field)
-            again = from_json(owner, to_json(config))
+            again = from_dict(owner, json.loads(json.dumps(to_dict(config))))
             assert getattr(again, field.name) == other_value(field) != field.default
             assert repr(again) == repr(config)  # Types included: 1 is not 1.0, nor a list a tuple.
             count += 1
@@ -92,8 +92,8 @@ def test_json_is_plain_and_scales_are_in_their_short_form():
         TrainConfig(steps=20, schedule="halving", halvings=(0.5, 0.75), stage_by_stage=0.5),
         seed=5,
     )
-    tree = json.loads(to_json(experiment))
-    assert tree == to_dict(experiment)
+    tree = to_dict(experiment)
+    assert json.loads(json.dumps(tree)) == tree
     assert list(tree) == ["model", "data", "train", "seed"]
     assert tree["model"]["scales"] == ["1:32:8:1", "7x14:16:2:3"]
     assert tree["train"]["halvings"] == [0.5, 0.75]
@@ -102,7 +102,7 @@ def test_json_is_plain_and_scales_are_in_their_short_form():
 
 def test_fields_missing_from_json_take_their_defaults():
     expected = Experiment(train=TrainConfig(steps=3))
-    assert from_json(Experiment, '{"train": {"steps": 3}}') == expected
+    assert from_dict(Experiment, {"train": {"steps": 3}}) == expected
 
 
 def test_wrong_trees_are_refused_in_one_line():
@@ -115,9 +115,7 @@ def test_wrong_trees_are_refused_in_one_line():
         (Experiment, [], r"Experiment must be a dictionary; got \[\]"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
-            from_json(cls, json.dumps(tree))
-    with pytest.raises(ValueError, match="Expecting property name"):
-        from_json(Experiment, "{")
+            from_dict(cls, tree)
 
 
 def test_differences_name_the_fields_that_differ():

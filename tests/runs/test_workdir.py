@@ -110,7 +110,7 @@ def test_what_is_no_work_directory_is_named(tmp_path):
             load_run(tmp_path)
     path.unlink()
     create_workdir(tmp_path, SETTINGS)
-    with pytest.raises(ValueError, match="has no checkpoint yet"):
+    with pytest.raises(ValueError, match="has no checkpoint of a trained model yet"):
         load_run(tmp_path)
     with pytest.raises(ValueError, match="keeps no averaged weights"):
         load_run(tmp_path, "averaged")
@@ -142,3 +142,11 @@ def test_numbers_that_are_whole_are_written_without_a_point(tmp_path):
     expected = "step,elbo,val_elbo\n4,-1.5,\n8,,0.333333333\n"
     assert (tmp_path / "metrics.csv").read_text() == expected
     assert read_metrics(tmp_path)[0] == rows[0]
+
+
+def test_metrics_of_another_form_are_refused(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for text in ("step,elbo\n4,-1.5,3\n", "step,elbo\n4,low\n", "elbo\n-1.5\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"^{path} is not a file that matnet train wrote; "):
+            read_metrics(tmp_path)

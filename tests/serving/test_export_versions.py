@@ -146,6 +146,6 @@ def test_a_failed_export_leaves_nothing(workdir, monkeypatch):
 
 def test_a_work_directory_without_a_checkpoint_is_an_error(workdir):
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(ValueError, match="no checkpoint yet"):
+    with pytest.raises(ValueError, match="no checkpoint of a trained model yet"):
         export.export(workdir)
     assert not (workdir / "export").exists()

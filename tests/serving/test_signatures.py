@@ -136,7 +136,7 @@ def refusal(model, name, inputs):
 def test_bad_images_and_masks_are_errors_that_name_them():
     model = make_model("conditional")
     x, mask = np.zeros((2, 4, 6, 1), np.float32), np.zeros((2, 4, 6, 1), np.float32)
-    bad_mask = "masks must be 0 or 1 (known), and leave something to predict"
+    bad_mask = "masks must be 0 where a pixel is hidden and 1 where it is known"
     expected = model.hierarchy.likelihood.observation.expected
     cases = [
         (x + 2, mask + np.eye(6, dtype=np.float32)[:4, :, None], f"images must be {expected}"),

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from matnet_tf.config import DataConfig, Experiment, ImputeConfig, ModelConfig, Scale
+from matnet_tf.likelihoods.observation import OBSERVATIONS
 from matnet_tf.runs.models import LoadedRun
 from matnet_tf.runs.workdir import create_workdir
 
@@ -46,6 +47,8 @@ class FakeModel:
 
     def __init__(self, shape=(8, 8, 1), likelihood="logistic", noise=0.1, most=5000):
         self.config = types.SimpleNamespace(image_shape=shape, likelihood=likelihood)
+        likelihood = types.SimpleNamespace(observation=OBSERVATIONS[likelihood](shape))
+        self.hierarchy = types.SimpleNamespace(likelihood=likelihood)
         self.samples_per_pass, self.noise, self.calls = most, noise, []
 
     def impute(self, x, mask, num_samples=1, temperature=1.0, seed=0, draw=False):

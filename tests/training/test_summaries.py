@@ -120,6 +120,13 @@ def test_other_weights_give_other_pictures(tmp_path, model):
     np.testing.assert_array_equal(a["kl_area"][1][0], b["kl_area"][1][0])
 
 
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path, model):
+    (tmp_path / "file").write_text("")
+    summaries = make(tmp_path / "file", model)
+    with pytest.raises(OSError, match="^the summaries in .*file could not be written: "):
+        summaries.write(3, row_at(3, model), pictures=False)
+
+
 def test_the_end_of_training_closes_the_file_and_a_later_write_opens_another(tmp_path, model):
     summaries = Summaries(tmp_path, IMAGES, seed=5, read_rows=list)
     training = keras.callbacks.CallbackList([summaries], model=model)  # As `fit` makes it.
