@@ -23,10 +23,16 @@ class ElboLoss:
 
     Attributes:
       clip_norm: Global norm to which gradients are clipped; 0 does not clip.
-      skip_norm: A step is skipped if its gradient is not finite or has a larger global norm.
+      skip_norm: A step is skipped if its gradient is not finite, or its global norm exceeds this
+        many times the median of the last 100 steps.
       max_skipped: Number of steps skipped in a row after which `fit` raises `TrainingDiverged`.
       kl_schedule: How the KL enters the loss, given the model's variable `kl_weight`, w: as w * KL,
         to which `squared` adds (1 - w) times the sum of the squared KL per latent unit.
+      free_bits: Nats that every level may carry at no cost: where the mean of its KL over the batch
+        is less, the level costs this much. In the loss alone.
+      kl_balancing: Progress until which the KL of a level counts in proportion to what a unit of
+        the level carries, less and less so; see `losses`. Without a schedule, any value above 0
+        balances to the end, unless the model's variable `kl_balance` is lowered.
       mixture_kl: KL from a mixture prior: `approximate` (Eq. 12) or `monte_carlo`.
       entropy_penalty: Weight of the entropy of the mixture's component given z_0, in nats, which
         is added to the KL (Sec. 3).
@@ -45,8 +51,9 @@ class ElboLoss:
         1000.0, "global norm to which gradients are clipped; 0 does not clip", at_least=0
     )
     skip_norm: float = field(
-        1e6,
-        "steps are skipped if their gradient is not finite or has a larger global norm",
+        20.0,
+        "steps are skipped if their gradient is not finite, or its global norm exceeds this many "
+        "times the median of the last 100 steps",
         above=0,
     )
     max_skipped: int = field(
@@ -60,6 +67,19 @@ class ElboLoss:
         "squared: rises likewise, and (1 - w) times the sum of the squared KL per latent unit is "
         "added, as in the reference",
         ("constant", "linear", "squared"),
+    )
+    free_bits: float = field(
+        0.0,
+        "nats that each level of latents may carry at no cost, in the mean over the batch, so that "
+        "no level dies; in the loss alone",
+        at_least=0,
+    )
+    kl_balancing: float = field(
+        0.0,
+        "progress until which levels that carry less per unit cost less, at first in proportion; "
+        "0 never does so",
+        at_least=0,
+        at_most=1,
     )
     mixture_kl: str = field(
         "approximate",
@@ -138,6 +158,11 @@ class TrainConfig(ElboLoss):
     )
     beta_2: float = field(0.999, "Adam's beta_2; the reference has 0.98", at_least=0, below=1)
     epsilon: float = field(1e-7, "Adam's epsilon; the reference has 1e-4", above=0)
+    weight_decay: float = field(
+        0.0,
+        "decoupled weight decay, as in AdamW, per step and unit of the learning rate",
+        at_least=0,
+    )
     rollbacks: int = field(
         4,
         "how often a run that skipped max_skipped steps in a row returns to its last checkpoint "
@@ -154,6 +179,12 @@ class TrainConfig(ElboLoss):
         0.0, "progress at which the KL weight reaches 1", at_least=0, at_most=1
     )
     kl_start: float = field(0.0, "KL weight at the start of its warm-up", at_least=0, at_most=1)
+    free_bits_until: float = field(
+        0.0,
+        "progress until which the free bits fall linearly to 0; 0 keeps them to the end",
+        at_least=0,
+        at_most=1,
+    )
     stage_by_stage: float = field(
         0.0,
         "progress until which the stages of a conditional model are trained one after another, for "

@@ -123,7 +123,24 @@ class ModelConfig:
         "activation of every module; leaky_relu has slope 0.1, as in the reference",
         ("leaky_relu", "tanh", "elu", "gelu", "silu"),
     )
-    update: str = field("residual", "state update: Eq. 7, or GRU gates", ("residual", "gru"))
+    update: str = field(
+        "residual",
+        "state update; residual: Eq. 7; gru: gates; bottleneck: a residual branch of 1x1, 3x3, 3x3 "
+        "and 1x1 convolutions with a quarter of the filters, for many modules",
+        ("residual", "gru", "bottleneck"),
+    )
+    upsampling: str = field(
+        "transposed",
+        "from a scale to the finer one; transposed: transposed convolutions; nearest: rows and "
+        "columns are repeated, and a learned bias is added",
+        ("transposed", "nearest"),
+    )
+    initialization: str = field(
+        "depth",
+        "initial kernels; depth: Glorot, with the branches of N modules scaled by 1 / sqrt(N), "
+        "priors at N(0, I) and posteriors near it; glorot: Glorot alone",
+        ("depth", "glorot"),
+    )
     shared: bool = field(False, "share one set of parameters among the modules of a scale")
     prior: str = field(
         "learned", "prior of z_1 and the latents below: Eq. 8, or N(0, I)", ("learned", "standard")
@@ -224,6 +241,11 @@ class ModelConfig:
             self.deterministic_paths or self.prior == "learned",
             "ModelConfig.deterministic_paths=False needs prior='learned': with neither, no latent "
             "above the last one reaches the image",
+        )
+        require(
+            self.update != "bottleneck" or self.normalization == "none",
+            f"ModelConfig.update='bottleneck' goes with normalization 'none'; got "
+            f"{self.normalization!r}",
         )
         require(
             self.mixture_weights == "uniform" or self.mixture_components > 0,

@@ -38,6 +38,10 @@ class _Module(StateLayer):
             filters, dense, kernel_size, activation, self.normalization, self.carry, name="update"
         )
 
+    def _head(self, latents: int, name: str) -> keras.layers.Layer:
+        """A map from (hidden units of) a state to the parameters of a Gaussian."""
+        return self.update_layer.input_map(2 * latents, name=name)
+
     def get_config(self):
         return super().get_config() | config_of(self, "update")
 
@@ -47,7 +51,7 @@ class BottomUpModule(_Module):
     """A bottom-up module f^b_i (Eq. 9), which maps h_bu to the next h_bu of the same shape.
 
     Args:
-      update: `residual` (Eq. 9) or `gru`.
+      update: `residual` (Eq. 9), `gru` or `bottleneck`.
       filters, dense, kernel_size, activation, normalization, carry: See `StateLayer`.
     """
 
@@ -71,7 +75,7 @@ class TopDownModule(_Module):
     Args:
       latents: Channels of z_i.
       prior: `learned` (Eq. 8), or `standard` for N(0, I).
-      update: `residual` (Eq. 7) or `gru`.
+      update: `residual` (Eq. 7), `gru` or `bottleneck`.
       filters, dense, kernel_size, activation, normalization, carry: See `StateLayer`.
     """
 
@@ -81,14 +85,14 @@ class TopDownModule(_Module):
         self.prior = prior
         self.prior_hidden = self.prior_head = None
         if prior == "learned":
-            self.prior_hidden = self._linear(filters, name="prior_hidden")
-            self.prior_head = self._linear(2 * latents, name="prior_head")
+            self.prior_hidden = self._linear(self._prior_filters, name="prior_hidden")
+            self.prior_head = self._head(latents, "prior_head")
 
     def build(self, h_td_shape, z_shape):
         self.update_layer.build(h_td_shape, z_shape)
         if self.prior_hidden is not None:
             self.prior_hidden.build(h_td_shape)
-            self.prior_head.build(h_td_shape)
+            self.prior_head.build((*h_td_shape[:-1], self._prior_filters))
 
     def call(self, h_td, z):
         return self.update_layer(h_td, inputs=tf.cast(z, h_td.dtype))
@@ -97,7 +101,13 @@ class TopDownModule(_Module):
         """The `[mean; log-variance]` of p(z_i | h_td), [B, ..., 2 * latents]; zeros if standard."""
         if self.prior_head is None:
             return tf.zeros_like(h_td[..., :1]) * tf.zeros([2 * self.latents], h_td.dtype)
-        return self.prior_head(self._act(self.prior_hidden(h_td)))
+        hidden = self.prior_hidden(self.update_layer.activated_input(h_td))
+        return self.prior_head(self._act(hidden))
+
+    @property
+    def _prior_filters(self):
+        bottleneck = self.update == "bottleneck"
+        return self.update_layer.hidden_filters if bottleneck else self.filters
 
     def compute_output_shape(self, h_td_shape, z_shape):
         return h_td_shape
@@ -117,7 +127,7 @@ class MergeModule(_Module):
 
     Args:
       latents: Channels of z_i.
-      update: `residual` (Eq. 10) or `gru`.
+      update: `residual` (Eq. 10), `gru` or `bottleneck`.
       filters, dense, kernel_size, activation, normalization, carry: See `StateLayer`, for the merge
         state.
     """
@@ -125,10 +135,10 @@ class MergeModule(_Module):
     def __init__(self, filters, dense, latents, **kwargs):
         super().__init__(filters, dense, **kwargs)
         self.latents = latents
-        self.projection = self._linear(
+        self.projection = self.update_layer.input_map(
             self.update_layer.hidden_filters, use_bias=False, name="projection"
         )
-        self.head = self._linear(2 * latents, name="head")
+        self.head = self._head(latents, "head")
 
     def build(self, h_bu_shape, h_td_shape, h_merge_shape):
         self.projection.build(h_bu_shape)
@@ -140,7 +150,7 @@ class MergeModule(_Module):
 
     def project(self, h_bu: tf.Tensor) -> tf.Tensor:
         """The share of the bottom-up state [B, ...] in Eq. 10's first convolution."""
-        return self.projection(h_bu)
+        return self.projection(self.update_layer.activated_input(h_bu))
 
     def merge(self, projection, h_td, h_merge) -> tuple[tf.Tensor, tf.Tensor]:
         """Parameters of the posterior and the next merge state.
@@ -155,7 +165,7 @@ class MergeModule(_Module):
           h_merge: The next merge state.
         """
         h_merge = self.update_layer(h_merge, inputs=h_td, projection=projection)
-        return self.head(h_merge), h_merge
+        return self.head(self.update_layer.activated_input(h_merge)), h_merge
 
     def compute_output_shape(self, h_bu_shape, h_td_shape, h_merge_shape):
         return (*h_merge_shape[:-1], 2 * self.latents), h_merge_shape

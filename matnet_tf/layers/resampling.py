@@ -24,6 +24,10 @@ class Resample(keras.layers.Layer):
     halves or doubles the sides. Odd sides round up on the way down, and the surplus row or column
     is cut on the way up. To or from a dense state it is one dense layer.
 
+    With `upsampling="nearest"` the way up between convolutional states repeats rows and columns, of
+    a 1x1 convolution if the channels change, and adds a learned bias for every position and
+    channel, without an activation.
+
     Args:
       from_shape: Height and width before, `(1, 1)` for a dense state.
       to_shape: Height and width after, `(1, 1)` for a dense state.
@@ -31,11 +35,13 @@ class Resample(keras.layers.Layer):
       filters: Channels or units after.
       kernel_size: Height and width of the kernels.
       activation: Name of the activation, see `activation_function`.
+      upsampling: `transposed` or `nearest`.
       **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
       steps: The convolutions in order, or the one dense layer.
       sizes: Height and width after each step.
+      bias: The bias after repeated rows and columns, or None.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Resample(keras.layers.Layer):
         filters,
         kernel_size=3,
         activation="leaky_relu",
+        upsampling="transposed",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -55,8 +62,15 @@ class Resample(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.activation = activation
+        self.upsampling = upsampling
+        self.bias = None
         self._act = activation_function(activation)
-        self.steps, self.sizes = self._dense_plan() if self.dense else self._convolutional_plan()
+        if self.dense:
+            self.steps, self.sizes = self._dense_plan()
+        elif self._repeats:
+            self.steps, self.sizes = self._nearest_plan()
+        else:
+            self.steps, self.sizes = self._convolutional_plan()
 
     @property
     def dense(self) -> bool:
@@ -66,6 +80,16 @@ class Resample(keras.layers.Layer):
     def _dense_plan(self):
         size = math.prod(self.to_shape) * self.filters
         return [keras.layers.Dense(size, name="dense")], [self.to_shape]
+
+    @property
+    def _repeats(self) -> bool:
+        up = self.to_shape > self.from_shape
+        return self.upsampling == "nearest" and up and not self.dense
+
+    def _nearest_plan(self):
+        if self.filters == self.from_filters:
+            return [], []
+        return [linear(self.filters, 1, False, name="conv")], [self.from_shape]
 
     def _convolutional_plan(self):
         up = self.to_shape > self.from_shape
@@ -95,15 +119,25 @@ class Resample(keras.layers.Layer):
         for step, size in zip(self.steps, self.sizes, strict=True):
             step.build(shape)
             shape = (shape[0], *size, self.filters)
+        if self._repeats:
+            shape = (*self.to_shape, self.filters)
+            self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros")
 
     def call(self, state):
         if self.dense:
             flat = tf.reshape(state, [-1, math.prod(self.from_shape) * self.from_filters])
             shape = self.compute_output_shape((-1,))
             return tf.reshape(self._act(self.steps[0](flat)), shape)
+        if self._repeats:
+            return self._repeated(self.steps[0](state) if self.steps else state)
         for step, (height, width) in zip(self.steps, self.sizes, strict=True):
             state = self._act(step(state)[:, :height, :width])
         return state
+
+    def _repeated(self, state):
+        for axis, (before, after) in enumerate(zip(self.from_shape, self.to_shape, strict=True)):
+            state = tf.repeat(state, -(-after // before), axis=axis + 1)
+        return state[:, : self.to_shape[0], : self.to_shape[1]] + tf.cast(self.bias, state.dtype)
 
     def compute_output_shape(self, state_shape):
         if self.to_shape == (1, 1):
@@ -112,7 +146,9 @@ class Resample(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | config_of(
-            self, "from_shape", "to_shape", "from_filters", "filters", "kernel_size", "activation"
+            self,
+            *("from_shape", "to_shape", "from_filters", "filters"),
+            *("kernel_size", "activation", "upsampling"),
         )
 
 

@@ -21,6 +21,7 @@ from matnet_tf.likelihoods.observation import ObservedPixels
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace, descend
 from matnet_tf.model.hierarchy import Hierarchy, num_rows
+from matnet_tf.model.initialization import Networks
 from matnet_tf.model.networks import Encoding, Guide, TopDownNetwork
 
 __all__ = ["ConditionalEncoding", "ConditionalHierarchy", "ConditionalStage"]
@@ -103,8 +104,12 @@ class ConditionalHierarchy(Hierarchy):
         for stage in self.stages:
             stage.build(x_shape)
 
-    def initialize_mixture(self, seed: int) -> None:
-        """Does nothing: a conditional model has no mixture prior."""
+    @property
+    def networks(self) -> tuple[Networks, ...]:
+        """The networks of every stage."""
+        return tuple(
+            Networks(stage.top_down, stage.guide, stage.generator) for stage in self.stages
+        )
 
     @property
     def num_stages(self) -> int:

@@ -21,7 +21,7 @@ from matnet_tf.config.serialization import from_dict, to_dict
 from matnet_tf.distributions import stateless_random
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
-from matnet_tf.model.gradients import accumulated_gradients, apply_if
+from matnet_tf.model.gradients import GradientNorms, accumulated_gradients, apply_if
 from matnet_tf.model.hierarchy import Hierarchy, num_rows
 from matnet_tf.model.input_checks import (
     EMPTY,
@@ -30,6 +30,7 @@ from matnet_tf.model.input_checks import (
     check_specs,
     data_errors,
 )
+from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BoundMetric, SkippedSteps
 from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
 from matnet_tf.tracing import FunctionCache
@@ -83,9 +84,11 @@ class ElboModel(keras.Model):
         self.step = self._counter("step")
         self.skipped = self._counter("skipped")
         self.skipped_in_a_row = self._counter("skipped_in_a_row")
-        self.kl_weight = self.add_weight(
-            shape=(), initializer="ones", trainable=False, name="kl_weight"
-        )
+        # Schedules assign these, see `LossWeights`.
+        self.kl_weight = self._scalar("kl_weight", 1.0)
+        self.free_bits_weight = self._scalar("free_bits_weight", 1.0)
+        self.kl_balance = self._scalar("kl_balance", 1.0)
+        self.gradient_norms = GradientNorms(name="gradient_norms")
         self.bound_metric = BoundMetric(self.config.level_names)
         self.built = True
         self.hierarchy.initialize(self.seed)
@@ -94,6 +97,10 @@ class ElboModel(keras.Model):
         return self.add_weight(
             shape=(), dtype="int64", initializer="zeros", trainable=False, name=name
         )
+
+    def _scalar(self, name, value):
+        initializer = keras.initializers.Constant(value)
+        return self.add_weight(shape=(), initializer=initializer, trainable=False, name=name)
 
     def call(self, inputs):
         """Reconstructions `[B, H, W, C]` from one draw of every latent."""
@@ -216,20 +223,11 @@ class ElboModel(keras.Model):
     # The loss.
 
     def loss_per_image(self, bound: Bound, trace: Trace) -> tf.Tensor:
-        """The training loss `[B]`: minus log-likelihood plus the weighted KL, in nats."""
-        loss, top = self.elbo_loss, trace.levels[0]
-        kl = sum(bound.kl.values())
-        if top.is_mixture and loss.mixture_kl == "approximate":
-            kl += top.analytic_kl() - bound.kl[top.name]
-        if top.is_mixture and loss.entropy_penalty:
-            log_prob = top.prior.assign(top.z)
-            kl -= loss.entropy_penalty * tf.reduce_sum(tf.exp(log_prob) * log_prob, axis=-1)
-        weighted = self.kl_weight * kl
-        if loss.kl_schedule == "squared":
-            squares = [tf.square(level.kl_per_unit()) for level in trace.levels]
-            squared = [tf.reduce_sum(s, axis=list(range(1, s.shape.rank))) for s in squares]
-            weighted += (1 - self.kl_weight) * sum(squared)
-        return weighted - bound.log_likelihood
+        """The training loss `[B]`, see `model.losses`."""
+        weights = LossWeights(
+            self.kl_weight.value, self.free_bits_weight.value, self.kl_balance.value
+        )
+        return loss_per_image(self.elbo_loss, weights, bound, trace)
 
     def regularizer_loss(self, inputs: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tf.Tensor:
         """The guide's loss `[B]` on images drawn from the model, in nats.
@@ -281,7 +279,7 @@ class ElboModel(keras.Model):
             self.bound_metric.update_state(bound)
             return self.loss_per_image(bound, trace)
 
-        skipped = 1 - self._update(losses, inputs, self.step_seed(), variables)
+        skipped = 1 - self._update(losses, inputs, self.step_seed(), variables, on_data=True)
         # At the end of a data set a graph would otherwise count a step that has no batch.
         with tf.control_dependencies([skipped]):
             self.step.assign_add(1)
@@ -313,12 +311,14 @@ class ElboModel(keras.Model):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.random.fold_in(seed, replica)
 
-    def _update(self, losses, inputs, seed, variables) -> tf.Tensor:
+    def _update(self, losses, inputs, seed, variables, on_data=False) -> tf.Tensor:
         """Takes a step on the mean loss of the global batch, or skips it: 1 or 0 (int64)."""
         loss = self.elbo_loss
         gradients = accumulated_gradients(losses, inputs, seed, variables, loss.micro_batches)
         norm = tf.linalg.global_norm(gradients)
-        keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm)
+        keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * self.gradient_norms.median())
+        if on_data:
+            self.gradient_norms.update(norm)
         clip = tf.minimum(1.0, loss.clip_norm / norm) if loss.clip_norm else 1.0
         factor = tf.where(keep, clip, 0.0)
         gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]

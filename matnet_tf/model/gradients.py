@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-__all__ = ["accumulated_gradients", "apply_if"]
+__all__ = ["GradientNorms", "accumulated_gradients", "apply_if", "batch_means"]
 
 
 def accumulated_gradients(
@@ -70,6 +70,57 @@ def _summed(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         return tensors
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def batch_means(values: tf.Tensor, micro_batches: int = 1) -> tf.Tensor:
+    """Means over the images of the global batch, without gradient; called on each replica.
+
+    Args:
+      values: Values `[n, B]` of the replica's images.
+      micro_batches: Number of parts of a replica's batch. With more than one, the means are those
+        of one part on one replica: the others are computed later.
+
+    Returns:
+      Means `[n]`.
+    """
+    values = tf.stop_gradient(values)
+    if micro_batches > 1:
+        return tf.reduce_mean(values, axis=1)
+    sums, count = _summed([tf.reduce_sum(values, axis=1), tf.cast(tf.shape(values)[1], tf.float32)])
+    return sums / count
+
+
+class GradientNorms(keras.layers.Layer):
+    """The gradient norms of the last 100 steps, whose median tells a step that is out of line.
+
+    A norm that was too large counts as well: if gradients grow for good, the median follows them.
+    """
+
+    size, fewest = 100, 20  # Norms that are kept, and how many it takes for a median.
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # A norm of 0 stands for none.
+        self.norms = self.add_weight(
+            shape=(self.size,), initializer="zeros", trainable=False, name="norms"
+        )
+        self.count = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="count"
+        )
+
+    def median(self) -> tf.Tensor:
+        """The median; infinity before the first 20 steps."""
+        known = tf.minimum(tf.cast(self.count.value, tf.int32), self.size)
+        median = tf.sort(self.norms.value)[self.size - 1 - known // 2]
+        return tf.where(known < self.fewest, float("inf"), median)
+
+    def update(self, norm: tf.Tensor) -> None:
+        """Adds the norm of a step, if it is finite."""
+        finite = tf.math.is_finite(norm)
+        place = tf.cast(self.count.value % self.size, tf.int32)
+        here = (tf.range(self.size) == place) & finite
+        self.norms.assign(tf.where(here, norm, self.norms.value))
+        self.count.assign_add(tf.cast(finite, tf.int64))
 
 
 def apply_if(

@@ -24,6 +24,7 @@ from matnet_tf.likelihoods.autoregressive import LocalAutoregression
 from matnet_tf.likelihoods.independent import Likelihood
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace, descend
+from matnet_tf.model.initialization import Networks, initialize
 from matnet_tf.model.networks import Encoding, Guide, TopDownNetwork, state_shape
 
 tfd = tfp.distributions
@@ -41,7 +42,7 @@ class Hierarchy(Configured):
     `call(inputs, seed)` reconstructs images from one draw of every latent, `[B, H, W, C]`.
 
     `ConditionalHierarchy` overrides what differs in a conditional model: the networks
-    (`make_networks`, `build_networks`, `initialize_mixture`), how they are used (`encode`,
+    (`make_networks`, `build_networks`, `networks`), how they are used (`encode`,
     `top_down_pass`, `bound_and_trace`, `sample_trace`), and which weights steps move
     (`guide_variables`, `num_stages`, `stage_variables`). There are no other hooks.
 
@@ -74,18 +75,14 @@ class Hierarchy(Configured):
         self.guide.build(x_shape)
         self.top_down.build((None, self.config.top_latents))
 
-    def initialize(self, seed: int) -> None:
-        """Draws every kernel from `seed` (Glorot uniform), independently of Keras's global seed."""
-        for index, variable in enumerate(self.trainable_variables):
-            if len(variable.shape) > 1:
-                initializer = keras.initializers.GlorotUniform(seed=1_000_003 * seed + index)
-                variable.assign(initializer(variable.shape, variable.dtype))
-        self.initialize_mixture(seed)
+    @property
+    def networks(self) -> tuple[Networks, ...]:
+        """The networks of every stage."""
+        return (Networks(self.top_down, self.guide),)
 
-    def initialize_mixture(self, seed: int) -> None:
-        """Draws the components of a mixture prior, if there is one."""
-        if self.top_down.mixture is not None:
-            self.top_down.mixture.initialize(seed)
+    def initialize(self, seed: int) -> None:
+        """Draws every kernel from `seed`, see `model.initialization`."""
+        initialize(self.config, self.trainable_variables, self.networks, seed)
 
     # From images to a trace.
 

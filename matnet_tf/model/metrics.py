@@ -70,6 +70,7 @@ class SkippedSteps(keras.callbacks.Callback):
             raise TrainingDiverged(
                 f"{in_a_row} steps in a row, up to step {int(self.model.step.numpy())}, had a "
                 f"gradient that is not finite or whose norm exceeds "
-                f"{self.model.elbo_loss.skip_norm:g}; their updates were skipped. Try a lower "
-                f"learning rate, a longer warm-up, or look for bad images"
+                f"{self.model.elbo_loss.skip_norm:g} times the median of recent steps; their "
+                f"updates were skipped. Try a lower learning rate, a longer warm-up, or look for "
+                f"bad images"
             )

@@ -57,20 +57,24 @@ def _latent_shape(scale: Scale) -> tuple[int, ...]:
 
 
 def _module_arguments(config: ModelConfig, scale: Scale) -> dict:
+    # A larger kernel would see mostly padding.
+    tiny = config.update == "bottleneck" and max(scale.shape) <= 2
     return {
         "filters": scale.filters,
         "dense": scale.dense,
-        "kernel_size": config.kernel_size,
+        "kernel_size": 1 if tiny else config.kernel_size,
         "activation": config.activation,
         "update": config.update,
         "normalization": config.normalization,
     }
 
 
-def _resample(config: ModelConfig, a: Scale, b: Scale, name: str) -> Resample:
-    return Resample(
-        a.shape, b.shape, a.filters, b.filters, config.kernel_size, config.activation, name=name
-    )
+def _resample(
+    config: ModelConfig, a: Scale, b: Scale, name: str, upsampling: str = "transposed"
+) -> Resample:
+    shapes, filters = (a.shape, b.shape), (a.filters, b.filters)
+    settings = (config.kernel_size, config.activation, upsampling)
+    return Resample(*shapes, *filters, *settings, name=name)
 
 
 def _chain(config: ModelConfig, make) -> list[keras.layers.Layer]:
@@ -95,7 +99,8 @@ def _resampling_layers(config: ModelConfig, prefix: str) -> dict[int, Resample]:
     layers, index = {}, 0
     for a, b in zip(config.scales[:-1], config.scales[1:], strict=True):
         index += a.modules
-        layers[index] = _resample(config, a, b, f"{prefix}_to_{b.label}_{index}")
+        name = f"{prefix}_to_{b.label}_{index}"
+        layers[index] = _resample(config, a, b, name, config.upsampling)
     return layers
 
 

@@ -54,6 +54,7 @@ def _make_optimizer(train: TrainConfig) -> Adam:
         beta_1=train.beta_1,
         beta_2=train.beta_2,
         epsilon=train.epsilon,
+        weight_decay=train.weight_decay or None,
         name="adam",  # Part of the paths under which checkpoints store variables.
     )
 

@@ -42,7 +42,7 @@ __all__ = [
 
 # Version of config.json, and of checkpoints with the names of their variables. It changes whenever
 # either does; other versions are refused.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def source_commit() -> str:

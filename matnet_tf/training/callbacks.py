@@ -103,7 +103,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class Schedules(keras.callbacks.Callback):
-    """Sets learning rate, beta_1, KL weight and the training stage before every execution.
+    """Sets learning rate, beta_1, weights of the loss and training stage before every execution.
 
     Args:
       config: The schedules.
@@ -129,6 +129,8 @@ class Schedules(keras.callbacks.Callback):
         model.optimizer.learning_rate = settings.learning_rate
         model.optimizer.current_beta_1.assign(settings.beta_1)
         model.kl_weight.assign(settings.kl_weight)
+        model.free_bits_weight.assign(settings.free_bits_weight)
+        model.kl_balance.assign(settings.kl_balance)
 
 
 class Stops(keras.callbacks.Callback):

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rate, beta_1, KL weight and training stage as functions of step and progress.
+"""Learning rate, beta_1, weights of the loss and training stage, from step and progress.
 
 Progress lies in [0, 1]; see `TrainConfig` for how it is measured. Since these are pure functions of
 plain numbers, a resumed run follows the same schedule.
@@ -25,6 +25,8 @@ class Settings(NamedTuple):
     learning_rate: float
     beta_1: float
     kl_weight: float
+    free_bits_weight: float = 1.0
+    kl_balance: float = 0.0
     training_stage: int = 0  # See `stage_at`.
 
 
@@ -56,6 +58,8 @@ def settings_at(config: TrainConfig, step: int, progress: float, stages: int = 0
         * _final_decay(config, progress),
         beta_1,
         _kl_weight(config, progress),
+        _falling(config.free_bits_until, progress) if config.free_bits_until else 1.0,
+        _falling(config.kl_balancing, progress) if config.kl_balancing else 0.0,
         stage_at(config, progress, stages),
     )
 
@@ -96,6 +100,10 @@ def _final_decay(config, progress):
     if config.decay_from >= 1 or progress <= config.decay_from:
         return 1.0
     return (1 - progress) / (1 - config.decay_from)
+
+
+def _falling(until, progress):
+    return max(0.0, 1 - progress / until)
 
 
 def _kl_weight(config, progress):

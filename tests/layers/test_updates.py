@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.layers.base import activation_function, linear
-from matnet_tf.layers.updates import GRUUpdate, ResidualUpdate, add_per_image
+from matnet_tf.layers.updates import BottleneckUpdate, GRUUpdate, ResidualUpdate, add_per_image
 
-FILTERS, EXTRA = 4, 3
+FILTERS, EXTRA = 8, 3
 SIDES = {"dense": (), "conv": (5, 3)}
 ACTIVATIONS = ["leaky_relu", "tanh", "elu", "silu"]
 both = pytest.mark.parametrize("kind", SIDES)
@@ -63,6 +63,21 @@ def test_gru_update(kind):
 
 
 @both
+def test_bottleneck_update(kind):
+    state, inputs = draw(kind, FILTERS), draw(kind, EXTRA)
+    for carry in (True, False):
+        layer = made(BottleneckUpdate, kind, state, inputs, activation="elu", carry=carry)
+        assert layer.hidden_filters == 2
+        h = npm.stack(state, inputs) if carry else inputs
+        for part in (layer.reduce, *layer.inner, layer.output_map):
+            h = npm.linear(npm.ACTIVATIONS["elu"](h), npm.weights(part))
+        close(layer(state, inputs), state + h if carry else h)
+        if kind == "conv":
+            sizes = [p.kernel_size for p in (layer.reduce, *layer.inner, layer.output_map)]
+            assert sizes == [(1, 1), (3, 3), (3, 3), (1, 1)]
+
+
+@both
 def test_without_carry_the_state_has_no_influence(kind):
     state, inputs = draw(kind, FILTERS), draw(kind, EXTRA)
     residual = made(ResidualUpdate, kind, state, inputs, carry=False)
@@ -75,7 +90,7 @@ def test_without_carry_the_state_has_no_influence(kind):
 
 
 @both
-@pytest.mark.parametrize("cls", [ResidualUpdate, GRUUpdate])
+@pytest.mark.parametrize("cls", [ResidualUpdate, GRUUpdate, BottleneckUpdate])
 def test_a_projection_per_image_is_added_to_all_its_samples(cls, kind):
     samples, images = 3, 2
     state, inputs = draw(kind, FILTERS, samples * images), draw(kind, EXTRA, samples * images)

@@ -115,6 +115,12 @@ OPTIMIZERS = {
 }
 
 
+def expect_norms(model, norm):
+    """Makes `norm` the gradient norm of the last 100 steps."""
+    model.gradient_norms.norms.assign(np.full(100, norm))
+    model.gradient_norms.count.assign(100)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["not finite", "too large"])
 def test_a_bad_step_changes_no_weight_or_slot_and_is_counted(fault):
@@ -122,26 +128,32 @@ def test_a_bad_step_changes_no_weight_or_slot_and_is_counted(fault):
         model = made(make(), cls=Poisoned)
         model.train_step(images())
         watched = [*model.trainable_variables, *model.optimizer.variables]
-        before, good = values(watched), model.elbo_loss
+        before = values(watched)
         if fault == "too large":
-            model.elbo_loss = dataclasses.replace(good, skip_norm=1e-6)
+            expect_norms(model, 1e-3)
         model.poison = fault == "not finite"
         for _ in range(2):
             model.train_step(images())
         equal(values(watched), before)
         assert counts(model) == [3, 2, 2]
-        model.poison, model.elbo_loss = False, good
+        model.poison = False
+        expect_norms(model, 100.0)
         model.train_step(images())
         assert counts(model) == [4, 2, 0]
         assert not np.array_equal(watched[0].numpy(), before[0])
 
 
 def test_training_stops_with_a_diagnosis_after_many_bad_steps():
-    model = made(skip_norm=1e-9, max_skipped=3)
+    model = made(skip_norm=5.0, max_skipped=3)
+    expect_norms(model, 1e-3)
     with pytest.raises(TrainingDiverged) as error:
         model.fit(images(12), batch_size=2, verbose=0)
     text = str(error.value)
-    assert "3 steps in a row" in text and "1e-09" in text and "lower learning rate" in text
+    assert (
+        "3 steps in a row" in text
+        and "5 times the median" in text
+        and "lower learning rate" in text
+    )
     assert "\n" not in text and int(model.step.numpy()) == 3
     watcher = SkippedSteps(2)
     watcher.set_model(model)
@@ -193,7 +205,7 @@ def test_two_runs_are_equal_bit_for_bit_and_another_seed_is_not():
             model.train_step(images())
         results.append(values(model.weights))
     equal(results[0], results[1])
-    assert not np.array_equal(results[0][-1], results[2][-1])
+    assert not np.array_equal(results[0][0], results[2][0])
 
 
 # Metrics.
@@ -275,7 +287,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole(eagerly):
         for a, b in zip(whole, summed, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         for name, numbers in history.items():
-            np.testing.assert_allclose(other[name], numbers, rtol=1e-5)
+            np.testing.assert_allclose(other[name], numbers, rtol=1e-5, atol=1e-7)
 
 
 def test_the_parts_of_a_batch_have_noise_of_their_own(monkeypatch):
@@ -321,9 +333,7 @@ def test_on_two_devices_a_bad_step_changes_nothing_and_replicas_draw_other_noise
     model.fit(images(4), batch_size=4, verbose=0)
     watched = [*model.trainable_variables, *model.optimizer.variables]
     before = values(watched)
-    with two_devices.scope():
-        model.elbo_loss = dataclasses.replace(model.elbo_loss, skip_norm=1e-6)
-        model.make_train_function(force=True)
+    expect_norms(model, 1e-3)
     model.fit(images(4), batch_size=4, verbose=0)
     equal(values(watched), before)
     assert counts(model) == [2, 1, 1]

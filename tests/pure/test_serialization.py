@@ -109,7 +109,7 @@ def test_wrong_trees_are_refused_in_one_line():
     for cls, tree, message in (
         (Experiment, {"train": 3}, "Experiment.train must be a TrainConfig; got 3"),
         (Experiment, {"data": {"nam": "a"}}, "DataConfig has no field nam"),
-        (TrainConfig, {"weight_decay": 0.1}, "TrainConfig has no field weight_decay"),
+        (TrainConfig, {"momentum": 0.1}, "TrainConfig has no field momentum"),
         (ModelConfig, {"scales": 3}, "ModelConfig.scales must be a list; got 3"),
         (ModelConfig, {"scales": ["7:64"]}, "a scale must read .*; got '7:64'"),
         (Experiment, [], r"Experiment must be a dictionary; got \[\]"),

@@ -123,7 +123,7 @@ def test_what_is_no_work_directory_is_named(tmp_path):
 
 def test_a_checkpoint_of_another_version_is_not_read(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "FORMAT_VERSION", 5)
+        patch.setattr(checkpoints, "FORMAT_VERSION", 6)
         write_run(tmp_path, SETTINGS, step=9)
     with pytest.raises(ValueError, match="no checkpoint in .* is readable"):
         load_run(tmp_path)
