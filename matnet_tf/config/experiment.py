@@ -36,6 +36,10 @@ class ElboLoss:
       mixture_kl: KL from a mixture prior: `approximate` (Eq. 12) or `monte_carlo`.
       entropy_penalty: Weight of the entropy of the mixture's component given z_0, in nats, which
         is added to the KL (Sec. 3).
+      num_samples: K, the samples of the latents per image. With more than one the loss is minus the
+        importance-weighted bound. It does not concern the regularizer.
+      gradient: How the gradient passes the samples: `reparametrized`, or `doubly_reparametrized`
+        (Tucker et al., 2019), which with one sample takes the KL as the log-ratio at the sample.
       regularizer: Updates of the guide alone on images drawn from the model: `free_energy`
         maximizes their bound (Eq. 13), `sleep` the log-probability of the latents they came from.
       regularizer_start: Number of steps before the first such update.
@@ -93,6 +97,19 @@ class ElboLoss:
         "the reference has 0.4",
         at_least=0,
     )
+    num_samples: int = field(
+        1,
+        "samples of the latents per image; more than 1 train on the importance-weighted bound "
+        "(Burda et al., 2016), at about as many times the time and memory",
+        at_least=1,
+    )
+    gradient: str = field(
+        "reparametrized",
+        "how the gradient passes the samples; doubly_reparametrized: the same in expectation, and "
+        "less noisy for the guide (Tucker et al., 2019), by a second top-down pass; with 1 sample "
+        "it vanishes where the guide is exact",
+        ("reparametrized", "doubly_reparametrized"),
+    )
     regularizer: str = field(
         "none",
         "updates of the guide alone on images drawn from the model; free_energy: maximize their "
@@ -114,6 +131,28 @@ class ElboLoss:
 
     def __post_init__(self):
         check_fields(self)
+        plain = self.kl_schedule != "squared" and not self.entropy_penalty
+        require(
+            plain or not self.importance_weighted,
+            f"{type(self).__name__}.num_samples above 1 and gradient 'doubly_reparametrized' weigh "
+            f"samples by the plain log-ratio: they do not go with kl_schedule 'squared' or an "
+            f"entropy_penalty; got {self.kl_schedule!r} and {self.entropy_penalty}",
+        )
+
+    @property
+    def importance_weighted(self) -> bool:
+        """Whether the loss is made from importance weights rather than from the KL."""
+        return self.num_samples > 1 or self.gradient != "reparametrized"
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Raises a ValueError if the loss does not go with the model."""
+        require(
+            not self.importance_weighted
+            or not model.mixture_components
+            or self.mixture_kl == "monte_carlo",
+            f"{type(self).__name__}.num_samples above 1 and gradient 'doubly_reparametrized' need "
+            f"mixture_kl 'monte_carlo' with a mixture prior; got {self.mixture_kl!r}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +317,7 @@ class Experiment:
             f"TrainConfig.entropy_penalty needs a mixture prior, ModelConfig.mixture_components "
             f"of at least 1; got {self.train.entropy_penalty} with 0 components",
         )
+        self.train.check_model(self.model)
         require(
             not self.data.dequantize or self.model.likelihood == "normal",
             f"DataConfig.dequantize goes with ModelConfig.likelihood 'normal'; got "

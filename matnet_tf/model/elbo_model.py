@@ -23,6 +23,7 @@ from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
 from matnet_tf.model.gradients import GradientNorms, accumulated_gradients, apply_if
 from matnet_tf.model.hierarchy import Hierarchy, num_rows
+from matnet_tf.model.importance_loss import importance_loss
 from matnet_tf.model.input_checks import (
     EMPTY,
     ImageInputs,
@@ -125,14 +126,16 @@ class ElboModel(keras.Model):
           **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`, and fields of `ElboLoss`.
 
         Raises:
-          ValueError: If a setting is out of range.
+          ValueError: If a setting is out of range or does not go with the model.
         """
         if not isinstance(elbo_loss, ElboLoss | None):
             raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
         names = [field.name for field in dataclasses.fields(ElboLoss)]
         settings = {name: getattr(elbo_loss or ElboLoss(), name) for name in names}
         settings |= {name: kwargs.pop(name) for name in names if name in kwargs}
-        self.elbo_loss = ElboLoss(**settings)
+        elbo_loss = ElboLoss(**settings)
+        elbo_loss.check_model(self.config)
+        self.elbo_loss = elbo_loss
         super().compile(optimizer=optimizer, **kwargs)
         # Variables created while a step is traced would cost a second trace of the whole step.
         with self.distribute_strategy.scope():
@@ -274,18 +277,28 @@ class ElboModel(keras.Model):
         inputs = self._tensors(data)
         variables = self.hierarchy.stage_variables(self.training_stage)
 
-        def losses(part, seed):
-            bound, trace = self.hierarchy.bound_and_trace(*part, seed, self.training_stage or None)
-            self.bound_metric.update_state(bound)
-            return self.loss_per_image(bound, trace)
-
-        skipped = 1 - self._update(losses, inputs, self.step_seed(), variables, on_data=True)
+        skipped = 1 - self._update(
+            self._data_losses, inputs, self.step_seed(), variables, on_data=True
+        )
         # At the end of a data set a graph would otherwise count a step that has no batch.
         with tf.control_dependencies([skipped]):
             self.step.assign_add(1)
         self.skipped.assign_add(skipped)
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
         return self.get_metrics_result()
+
+    def _data_losses(self, inputs, seed) -> tf.Tensor:
+        """The losses `[B]` of images from the data, which the metrics count."""
+        stages = self.training_stage or None
+        if self.elbo_loss.importance_weighted:
+            loss, bound = importance_loss(
+                self.hierarchy, inputs, seed, self.elbo_loss, self.kl_weight.value, stages
+            )
+        else:
+            bound, trace = self.hierarchy.bound_and_trace(*inputs, seed, stages)
+            loss = self.loss_per_image(bound, trace)
+        self.bound_metric.update_state(bound)
+        return loss
 
     def regularizer_step(self, data) -> None:
         """Updates the guide alone, on as many images from the model as `data` has."""

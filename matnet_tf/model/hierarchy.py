@@ -95,7 +95,13 @@ class Hierarchy(Configured):
         return self.guide.encode(self.likelihood.observation.standardize(x))
 
     def top_down_pass(
-        self, encoding: Encoding | None, rows: int | tf.Tensor, seed: tf.Tensor, **arguments: Any
+        self,
+        encoding: Encoding | None,
+        rows: int | tf.Tensor,
+        seed: tf.Tensor,
+        *,
+        stages: int | None = None,
+        **arguments: Any,
     ) -> Trace:
         """Walks down the top-down network once; see `descend` for the other arguments.
 
@@ -103,8 +109,10 @@ class Hierarchy(Configured):
           encoding: Encoding of B images, or None to generate.
           rows: N, the number of samples times images, sample first.
           seed: Stateless seed.
+          stages: Unused, since there is one; see `ConditionalHierarchy`.
           **arguments: `num_inferred`, `latents`, `temperature`.
         """
+        del stages
         guide = None if encoding is None else self.guide
         return descend(self.top_down, rows, seed, guide=guide, encoding=encoding, **arguments)
 

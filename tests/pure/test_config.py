@@ -72,9 +72,9 @@ def test_numbers_out_of_range_are_refused():
         (0, "at least 1"): {
             ModelConfig: "top_latents top_units image_filters kernel_size autoregressive_filters",
             DataConfig: "visible occluders",
-            ElboLoss: "max_skipped regularizer_every micro_batches",
+            ElboLoss: "max_skipped num_samples regularizer_every micro_batches",
             TrainConfig: "steps batch_size steps_per_execution checkpoint_every keep_checkpoints "
-            "max_skipped pictures_every regularizer_every micro_batches",
+            "max_skipped pictures_every num_samples regularizer_every micro_batches",
             EvaluateConfig: "num_samples batch_size",
             ScoreConfig: "num_samples batch_size",
             ClusterConfig: "num_samples groups",

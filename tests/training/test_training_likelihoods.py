@@ -1,6 +1,9 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whole trainings in graphs: on dequantized images that are whitened, and value by value."""
+"""Whole trainings in graphs: on dequantized images that are whitened, and value by value.
+
+The latter weighs two samples per image.
+"""
 
 import numpy as np
 import pytest
@@ -25,9 +28,10 @@ KINDS = {
 def tiny(kind) -> Experiment:
     model = ModelConfig((8, 8, 1), (Scale(1, 12, 2, 1),), top_latents=2, top_units=4, **KINDS[kind])
     normal = model.likelihood == "normal"
+    samples = {} if normal else {"num_samples": 2, "gradient": "doubly_reparametrized"}
     train = TrainConfig(
         **{"steps": 6, "batch_size": 16, "steps_per_execution": 2, "checkpoint_every": 4},
-        **{"average_decay": 0.9, "summary_images": 2, "pictures_every": 1},
+        **{"average_decay": 0.9, "summary_images": 2, "pictures_every": 1, **samples},
     )
     data = DataConfig(binarization="none", dequantize=normal, validation_images=20)
     return Experiment(model, data, train)
