@@ -100,14 +100,13 @@ class ElboLoss:
     num_samples: int = field(
         1,
         "samples of the latents per image; more than 1 train on the importance-weighted bound "
-        "(Burda et al., 2016), at about as many times the time and memory",
+        "(Burda et al., 2016), at up to as many times the time and memory",
         at_least=1,
     )
     gradient: str = field(
         "reparametrized",
-        "how the gradient passes the samples; doubly_reparametrized: the same in expectation, and "
-        "less noisy for the guide (Tucker et al., 2019), by a second top-down pass; with 1 sample "
-        "it vanishes where the guide is exact",
+        "how the gradient passes the samples; doubly_reparametrized: the same in expectation, with "
+        "less noise where the guide is good (Tucker et al., 2019), by a second top-down pass",
         ("reparametrized", "doubly_reparametrized"),
     )
     regularizer: str = field(

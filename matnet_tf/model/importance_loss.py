@@ -72,15 +72,15 @@ def _surrogate(
 ) -> tf.Tensor:
     """A loss `[B]` with the doubly reparametrized gradient by every weight of the model.
 
-    Let v be the share of a sample in its image's weights and w the KL weight. Where the gradient of
-    the bound has v * d log q(z) at fixed z, an equal expectation is (v - v^2) times the gradient of
-    the log-weight that passes through z. So the terms at fixed z keep the factor v but lose log q,
-    and what passes through z has the factor c = v - w (v - v^2), which is v^2 without a warm-up.
+    Let v be the share of a sample among its image's weights, and w the KL weight. At fixed z, the
+    gradient of v * log q(z | x) has the same expectation as (v - v^2) times the gradient of the
+    log-weight through z. So log p keeps the factor v at fixed z, log q leaves there, and what goes
+    through z has the factor v - w (v - v^2), which is v^2 without a KL warm-up.
 
-    Posteriors depend on the weights directly and through the z of the levels above, on the guide's
-    weights and through h_td on the generator's. So nothing is stopped within a pass. The gradient
-    of c * log_weight has the factor c everywhere; a second pass, at the same but fixed z, replaces
-    it where z is fixed.
+    A posterior depends on the weights both directly and through the latents above it, on the
+    guide's weights as well as, through h_td, on the generator's. So nothing can be stopped within
+    one pass. The gradient of the log-weight has the factor of z everywhere, and a second pass at
+    the same z, but fixed, corrects the terms at fixed z.
 
     Args:
       log_weight: `[K, B]`, of samples through which the gradient passes.
