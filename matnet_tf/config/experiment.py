@@ -130,12 +130,13 @@ class ElboLoss:
 
     def __post_init__(self):
         check_fields(self)
-        plain = self.kl_schedule != "squared" and not self.entropy_penalty
+        others = {"entropy_penalty": 0.0, "free_bits": 0.0, "kl_balancing": 0.0}
+        given = [name for name, unset in others.items() if getattr(self, name) != unset]
+        given += ["kl_schedule 'squared'"] if self.kl_schedule == "squared" else []
         require(
-            plain or not self.importance_weighted,
+            not given or not self.importance_weighted,
             f"{type(self).__name__}.num_samples above 1 and gradient 'doubly_reparametrized' weigh "
-            f"samples by the plain log-ratio: they do not go with kl_schedule 'squared' or an "
-            f"entropy_penalty; got {self.kl_schedule!r} and {self.entropy_penalty}",
+            f"samples by the plain log-ratio: they do not go with {' or '.join(given)}",
         )
 
     @property
