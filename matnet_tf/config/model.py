@@ -195,8 +195,9 @@ class ModelConfig:
         "bernoulli",
         "likelihood p(x | z); bernoulli: for binary pixels; normal: a diagonal Gaussian, for real "
         "values such as dequantized ones; logistic: a Logistic integrated over each of the 256 "
-        "levels of 8-bit images",
-        ("bernoulli", "normal", "logistic"),
+        "levels of 8-bit images; logistic_mixture: a mixture of such Logistics for every pixel, "
+        "whose channels depend on each other linearly (PixelCNN++)",
+        ("bernoulli", "normal", "logistic", "logistic_mixture"),
     )
     likelihood_scale: str = field(
         "pixel",
@@ -204,6 +205,9 @@ class ModelConfig:
         "latents for every channel of every pixel; channel: a learned constant for every channel; "
         "scalar: one learned constant",
         ("pixel", "channel", "scalar"),
+    )
+    likelihood_components: int = field(
+        10, "number of components of the logistic_mixture likelihood", at_least=1
     )
     whitening: bool = field(
         False,
@@ -259,6 +263,11 @@ class ModelConfig:
         require(
             not self.whitening or self.likelihood == "normal",
             f"ModelConfig.whitening goes with likelihood 'normal'; got {self.likelihood!r}",
+        )
+        require(
+            self.likelihood_scale == "pixel" or self.likelihood != "logistic_mixture",
+            "ModelConfig.likelihood_scale must be 'pixel' with likelihood 'logistic_mixture'; got "
+            f"{self.likelihood_scale!r}",
         )
         if not self.autoregressive:
             return

@@ -237,10 +237,10 @@ def load_for(model: ModelConfig, config: DataConfig, split: str) -> Split:
 
 
 def _check_likelihood(split: Split, name: str, likelihood: str) -> None:
-    if likelihood == "logistic" and not split.eight_bit:
+    if likelihood in ("logistic", "logistic_mixture") and not split.eight_bit:
         raise ValueError(
-            f"likelihood logistic requires 8-bit images with 256 levels per value; those of {name} "
-            f"are {'dequantized' if split.dequantized else 'binary or real'}"
+            f"likelihood {likelihood} requires 8-bit images with 256 levels per value; those of "
+            f"{name} are {'dequantized' if split.dequantized else 'binary or real'}"
         )
     discrete = split.images.dtype == np.uint8 or split.binarization != "none"
     if likelihood == "normal" and discrete and not split.dequantized:

@@ -14,11 +14,8 @@ from matnet_tf.config import ModelConfig
 from matnet_tf.distributions import stateless_random
 from matnet_tf.distributions.base import RowSeededDistribution
 from matnet_tf.layers.base import Configured, linear
-from matnet_tf.likelihoods.observation import (
-    ObservationModel,
-    ObservedPixels,
-    make_observation_model,
-)
+from matnet_tf.likelihoods.base import ObservationModel
+from matnet_tf.likelihoods.observation import ObservedPixels, make_observation_model
 
 __all__ = ["Likelihood", "MaskedDistribution"]
 
@@ -33,7 +30,7 @@ class MaskedDistribution(RowSeededDistribution):
 
     Args:
       observation: The observation model.
-      value_parameters: Its parameters for every value of the images, [B, H, W, C, P].
+      value_parameters: Its parameters, [B, *observation.parameters_shape].
       observed: The known pixels of the B images.
       name: Name of the distribution.
     """
@@ -84,8 +81,8 @@ class MaskedDistribution(RowSeededDistribution):
 class Likelihood(Configured):
     """p(x | z) with values that are independent given the last top-down state (Sec. 2.2).
 
-    `call(h_td)` returns the parameters of every value, [B, H, W, C, P], a linear function of the
-    state.
+    `call(h_td)` returns the parameters of the observation model, a linear function of the state,
+    [B, *observation.parameters_shape].
 
     Args:
       config: The `ModelConfig`.
@@ -103,9 +100,10 @@ class Likelihood(Configured):
         config = self.config
         dense = config.scales[-1].dense
         self.observation = make_observation_model(config)
-        self._shape = (*config.image_shape, self.observation.num_parameters)
+        self._shape = self.observation.parameters_shape
         filters = math.prod(self._shape if dense else self._shape[2:])
-        self.head = linear(filters, config.kernel_size, dense, name="head")
+        kernel_size = 1 if self.observation.pointwise else config.kernel_size
+        self.head = linear(filters, kernel_size, dense, name="head")
 
     def build(self, h_td_shape):
         self.head.build(h_td_shape)

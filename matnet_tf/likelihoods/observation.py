@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Observation models: which values images have and how they are distributed (Sec. 2.2, 2.3, 3).
 
-To add one, subclass `ObservationModel`, give it a row in `OBSERVATIONS` and add its name to the
-choices of `ModelConfig.likelihood`.
+To add one, subclass `base.ObservationModel`, give it a row in `OBSERVATIONS` and add its name to
+the choices of `ModelConfig.likelihood`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig
 from matnet_tf.distributions.discretized_logistic import DiscretizedLogistic
 from matnet_tf.distributions.gaussian import bounded, clipped_mean
+from matnet_tf.distributions.logistic_mixture import DiscretizedLogisticMixture, num_pairs
 from matnet_tf.layers.base import config_of
+from matnet_tf.likelihoods.base import ObservationModel
 from matnet_tf.likelihoods.whitening import Unwhiten, Whitening
 
 __all__ = [
     "OBSERVATIONS",
     "Bernoulli",
     "Logistic",
+    "LogisticMixture",
     "Normal",
-    "ObservationModel",
     "ObservedPixels",
     "make_observation_model",
 ]
@@ -38,121 +41,16 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 LOG_SCALE_BOUND = 7.0
 
 
-class ObservationModel(keras.layers.Layer):
-    """Base class of observation models.
+class _EightBit:
+    """What images with 256 levels are, for the observation models of levels."""
 
-    `distribution(parameters)` is p(x | z) and `values(parameters)` the distribution of each value.
-    `call(parameters)` returns the tensors that `values` makes its distribution from.
-
-    Args:
-      image_shape: Image shape (H, W, C).
-      scale: What has a scale of its own: `pixel` (every value, from its parameters), `channel` or
-        `scalar` (a trained constant). Unused by `Bernoulli`.
-      **kwargs: Arguments of `keras.layers.Layer`.
-
-    Attributes:
-      expected: What images must be, in words; `invalid` finds the values that are not.
-      convert: What to do with integer images, in words.
-      bins: Number of 8-bit levels per unit of the density; 1 for probabilities.
-    """
-
-    expected = "finite values in [0, 1]"
-    convert = "divide 8-bit images by 255 first"
-    bins = 1
-
-    def __init__(self, image_shape, scale="pixel", **kwargs):
-        super().__init__(**kwargs)
-        self.image_shape = tuple(image_shape)
-        self.scale = scale
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of parameters per value of the image, P."""
-        return 2 if self.scale == "pixel" else 1
+    expected = "8-bit values divided by 255: 0, 1/255, ..., 1 (not dequantized, not rescaled)"
+    first_log_scale = -2.0
 
     def invalid(self, x: tf.Tensor) -> tf.Tensor:
-        """Where x cannot be a value of an image; booleans of its shape."""
-        # Comparisons with NaN are false, so this finds NaN too.
-        return ~((x >= 0.0) & (x <= 1.0))
-
-    def checked(self, x: Any) -> tf.Tensor:
-        """Checks images and returns them as float32 [B, H, W, C].
-
-        Raises:
-          ValueError: If x has the wrong dtype or shape, is empty or has invalid values, or if
-            `adapt` must be called first.
-        """
-        x = self._checked_values(x)
-        self.check_ready()
-        return x
-
-    def _checked_values(self, x: Any) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
-        self._check_form(x)
-        x = tf.cast(x, tf.float32)
-        if bool(tf.reduce_any(self.invalid(x))):
-            nan = " and NaN" if bool(tf.reduce_any(tf.math.is_nan(x))) else ""
-            least, most = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-            raise ValueError(
-                f"images must be {self.expected}; got values from {least:g} to {most:g}{nan}"
-            )
-        return x
-
-    def _check_form(self, x: tf.Tensor) -> None:
-        if not x.dtype.is_floating:
-            raise ValueError(
-                f"images must be float32, {self.expected}; got dtype {x.dtype.name}: {self.convert}"
-            )
-        if x.shape.rank != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"images must have shape (batch, {', '.join(map(str, self.image_shape))}), as the "
-                f"model's config says; got {tuple(x.shape)}"
-            )
-        if x.shape[0] == 0:
-            raise ValueError("expected at least one image; got an empty batch")
-
-    def adapt(self, dataset: Iterable[Any]) -> None:
-        """Computes statistics of training images, given in batches [B, H, W, C], if any are needed.
-
-        Only `Normal` with whitening needs any.
-        """
-
-    def check_ready(self) -> None:
-        """Raises a ValueError if `adapt` must be called first."""
-
-    def from_bytes(self, values: tf.Tensor) -> tf.Tensor:
-        """Images from 8-bit values, uint8 [B, H, W, C], without noise."""
-        return tf.cast(values, tf.float32) / 255.0
-
-    def standardize(self, x: tf.Tensor) -> tf.Tensor:
-        """Maps images to the values that the networks read, here to [-1, 1]."""
-        return 2.0 * x - 1.0
-
-    def named_parameters(self, parameters: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Parameters of the distributions of images in [0, 1] by name, [B, H, W, C] each."""
-        raise NotImplementedError
-
-    def values(self, parameters: tf.Tensor) -> tfd.Distribution:
-        """The distribution of every value on its own, with batch shape [B, H, W, C]."""
-        raise NotImplementedError
-
-    def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
-        """p(x | z) with event shape [H, W, C], from parameters [B, H, W, C, P]."""
-        return tfd.Independent(self.values(parameters), reinterpreted_batch_ndims=3)
-
-    def log_probs(self, parameters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """log p of every value on its own, [B, H, W, C], in nats; they sum to `log_prob`."""
-        return self.values(parameters).log_prob(x)
-
-    def quantile(self, parameters: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-        """Values from uniform noise [B, H, W, C] in [0, 1); only for discrete values."""
-        raise NotImplementedError
-
-    def compute_output_shape(self, parameters_shape):
-        return (tuple(parameters_shape[:-1]),) * 2
-
-    def get_config(self):
-        return super().get_config() | config_of(self, "image_shape", "scale")
+        """Where x is not one of the 256 values `v / 255`; booleans of its shape."""
+        level = 255.0 * x
+        return ~((abs(level - tf.round(level)) < 1e-3) & (x >= 0.0) & (x <= 1.0))
 
 
 class _LocationScale(ObservationModel):
@@ -221,19 +119,11 @@ class Bernoulli(ObservationModel):
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
-class Logistic(_LocationScale):
+class Logistic(_EightBit, _LocationScale):
     """8-bit values with a discretized Logistic distribution (Sec. 2.3 and 3).
 
     Images are `v / 255` for integers v from 0 to 255; see `DiscretizedLogistic`.
     """
-
-    expected = "8-bit values divided by 255: 0, 1/255, ..., 1 (not dequantized, not rescaled)"
-    first_log_scale = -2.0
-
-    def invalid(self, x: tf.Tensor) -> tf.Tensor:
-        """Where x is not one of the 256 values `v / 255`; booleans of its shape."""
-        level = 255.0 * x
-        return ~((abs(level - tf.round(level)) < 1e-3) & (x >= 0.0) & (x <= 1.0))
 
     def values(self, parameters: tf.Tensor) -> DiscretizedLogistic:
         """The distribution of every value on its own, with batch shape [B, H, W, C]."""
@@ -243,6 +133,79 @@ class Logistic(_LocationScale):
     def quantile(self, parameters: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
         """Values from uniform noise [B, H, W, C] in [0, 1)."""
         return self.values(parameters).quantile(uniform)
+
+
+@keras.saving.register_keras_serializable("matnet_tf")
+class LogisticMixture(_EightBit, ObservationModel):
+    """8-bit pixels with a mixture of discretized Logistics (PixelCNN++, Secs. 2.1 and 2.2).
+
+    The channels of a pixel share the choice of the component, and within a component depend on
+    each other linearly; see `DiscretizedLogisticMixture`. A pixel has R = 1 + 2 C + C (C - 1) / 2
+    parameters for each of K components: a logit, C locations, C log-scales, and coefficients, which
+    a tanh bounds. Where they are 0, all components weigh the same, their locations are spread
+    evenly over [0, 1], and channels do not move each other.
+
+    Args:
+      image_shape: Image shape (H, W, C).
+      scale: `pixel`; a mixture has no scales that are constants.
+      components: Number of components K.
+      **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    pointwise = True
+
+    def __init__(self, image_shape, scale="pixel", components=10, **kwargs):
+        super().__init__(image_shape, scale, **kwargs)
+        self.components = components
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters per pixel and component, R."""
+        channels = self.image_shape[-1]
+        return 1 + 2 * channels + num_pairs(channels)
+
+    @property
+    def parameters_shape(self) -> tuple[int, ...]:
+        """Shape of the parameters of an image, (H, W, R, K)."""
+        return (*self.image_shape[:2], self.num_parameters, self.components)
+
+    def call(self, parameters):
+        """The arguments of `DiscretizedLogisticMixture`, [B, H, W, ..., K] each."""
+        channels = self.image_shape[-1]
+        sizes = [1, channels, channels, num_pairs(channels)]
+        parts = tf.split(tf.cast(parameters, tf.float32), sizes, axis=-2)
+        spread = (2 * np.arange(self.components, dtype=np.float32) + 1) / self.components - 1
+        loc = clipped_mean(parts[1] + spread)
+        scale = tf.exp(bounded(parts[2] + self.first_log_scale, LOG_SCALE_BOUND))
+        logits = tf.squeeze(parts[0], axis=-2)
+        return logits, 0.5 + 0.5 * loc, 0.5 * scale, tf.tanh(parts[3])
+
+    def named_parameters(self, parameters: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The mixture's `logits` [B, H, W, K], its `loc` and `scale` [B, H, W, C, K] in [0, 1].
+
+        With several channels also its `coefficients` [B, H, W, C (C - 1) / 2, K].
+        """
+        named = dict(zip(("logits", "loc", "scale", "coefficients"), self(parameters), strict=True))
+        if self.image_shape[-1] == 1:
+            del named["coefficients"]
+        return named
+
+    def values(self, parameters: tf.Tensor) -> DiscretizedLogisticMixture:
+        """The distribution of every pixel on its own, with batch shape [B, H, W]."""
+        return DiscretizedLogisticMixture(*self(parameters))
+
+    def log_probs(self, parameters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """log p of every pixel on its own, [B, H, W, 1], in nats; they sum to `log_prob`."""
+        return self.values(parameters).log_prob(x)[..., tf.newaxis]
+
+    def compute_output_shape(self, parameters_shape):
+        *area, _, components = parameters_shape
+        channels = self.image_shape[-1]
+        rows = [(channels,), (channels,), (num_pairs(channels),)]
+        return ((*area, components), *((*area, *row, components) for row in rows))
+
+    def get_config(self):
+        return super().get_config() | config_of(self, "components")
 
 
 @keras.saving.register_keras_serializable("matnet_tf")
@@ -319,14 +282,26 @@ class Normal(_LocationScale):
         return super().get_config() | config_of(self, "whitening")
 
 
-OBSERVATIONS = {"bernoulli": Bernoulli, "normal": Normal, "logistic": Logistic}
+OBSERVATIONS = {
+    "bernoulli": Bernoulli,
+    "normal": Normal,
+    "logistic": Logistic,
+    "logistic_mixture": LogisticMixture,
+}
 
 
-def make_observation_model(config: ModelConfig) -> Bernoulli | Logistic | Normal:
+def make_observation_model(config: ModelConfig) -> ObservationModel:
     """The observation model of a config."""
-    arguments = {"whitening": config.whitening} if config.likelihood == "normal" else {}
-    make = OBSERVATIONS[config.likelihood]
-    return make(config.image_shape, config.likelihood_scale, name="observation", **arguments)
+    choices = {
+        "normal": {"whitening": config.whitening},
+        "logistic_mixture": {"components": config.likelihood_components},
+    }
+    return OBSERVATIONS[config.likelihood](
+        config.image_shape,
+        config.likelihood_scale,
+        name="observation",
+        **choices.get(config.likelihood, {}),
+    )
 
 
 class ObservedPixels(NamedTuple):
@@ -346,5 +321,5 @@ class ObservedPixels(NamedTuple):
         return tf.where(self.mask > 0, self.x, x)
 
     def sum_hidden(self, values: tf.Tensor) -> tf.Tensor:
-        """Sums [B] of values [B, H, W, C] over the hidden pixels."""
+        """Sums [B] of values [B, H, W, C], or [B, H, W, 1], over the hidden pixels."""
         return tf.reduce_sum(tf.where(self.mask > 0, tf.zeros_like(values), values), [1, 2, 3])

@@ -374,8 +374,8 @@ def test_images_that_do_not_suit_the_model_are_refused():
         ({}, {"likelihood": "logistic"}, "requires 8-bit images .* digits are binary or real$"),
         (
             unbinarized | {"dequantize": True},
-            {"likelihood": "logistic"},
-            "those of digits are dequantized$",
+            {"likelihood": "logistic_mixture"},
+            "logistic_mixture requires .* those of digits are dequantized$",
         ),
         (unbinarized, {"likelihood": "normal"}, "8-bit images of digits: add --data.dequantize$"),
         ({}, {"likelihood": "normal"}, "binary images of digits: use likelihood bernoulli$"),

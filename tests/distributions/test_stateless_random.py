@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from matnet_tf.distributions import stateless_random
 from matnet_tf.distributions.discretized_logistic import DiscretizedLogistic
+from matnet_tf.distributions.logistic_mixture import DiscretizedLogisticMixture
 from matnet_tf.distributions.mixture import GaussianMixture
 from matnet_tf.likelihoods.independent import MaskedDistribution
 from matnet_tf.likelihoods.observation import Normal, ObservedPixels
@@ -81,7 +82,10 @@ def distributions(rows):
     parameters = tf.tile(tf.constant([[[[[0.3, 0.1], [-0.2, -1.0]]]]]), [rows, 1, 1, 1, 1])
     observed = ObservedPixels(tf.zeros([rows, 1, 1, 2]), tf.zeros([rows, 1, 1, 1]))
     logits = tf.fill([rows, 3], -0.4)
+    pairs = tf.fill([rows, 3, 3], 0.3)
+    mixed = DiscretizedLogisticMixture(logits, pairs, 0.2 * pairs, pairs)
     return {
+        "mixed pixels": mixed,
         "normal": tfd.Independent(tfd.Normal([1.0, -2.0], [0.5, 3.0]), 1),
         "normal in a batch": tfd.Independent(tfd.Normal(tf.fill([rows, 2, 3], 1.5), 2.0), 2),
         "bernoulli": tfd.Independent(tfd.Bernoulli(logits=logits, dtype=tf.float32), 1),

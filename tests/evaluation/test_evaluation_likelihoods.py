@@ -21,6 +21,7 @@ LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_fil
 KINDS = {
     "whitened": {"likelihood": "normal", "likelihood_scale": "scalar", "whitening": True},
     "local logistic": {"likelihood": "logistic", **LOCAL},
+    "mixed pixels": {"likelihood": "logistic_mixture", "likelihood_components": 3},
 }
 
 

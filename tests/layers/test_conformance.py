@@ -111,6 +111,7 @@ CASES = {
     "bernoulli, dense": likelihood(Likelihood, dense=True),
     "normal, pixel": likelihood(Likelihood, likelihood="normal"),
     "logistic, channel": likelihood(Likelihood, likelihood="logistic", likelihood_scale="channel"),
+    "logistic mixture": likelihood(Likelihood, dense=True, likelihood="logistic_mixture"),
     "normal values": observation(Normal, scale="channel", whitening=True),
     "logistic values": observation(Logistic, scale="scalar"),
     "whitening": Case(lambda **k: Whitening(SHAPE, 1e-3, **k), (SHAPE,), dtypes=(tf.float32,) * 2),

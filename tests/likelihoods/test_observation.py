@@ -15,6 +15,7 @@ from matnet_tf.likelihoods.observation import (
     OBSERVATIONS,
     Bernoulli,
     Logistic,
+    LogisticMixture,
     Normal,
     ObservedPixels,
 )
@@ -33,7 +34,7 @@ def normal(*shape, scale=1.0):
 
 
 def built(model):
-    model.build((None, *IMAGE, model.num_parameters))
+    model.build((None, *model.parameters_shape))
     return npm.randomize(model)
 
 
@@ -42,7 +43,7 @@ def images(model, rows=3):
     levels = rng().integers(0, 256, (rows, *IMAGE))
     if isinstance(model, Bernoulli):
         return (levels > 127).astype(np.float32)
-    if isinstance(model, Logistic):
+    if isinstance(model, (Logistic, LogisticMixture)):
         return (levels / 255).astype(np.float32)
     return ((levels + rng().random((rows, *IMAGE))) / 256).astype(np.float32)
 
@@ -63,8 +64,9 @@ def test_parameters_are_a_linear_function_of_the_last_state():
             layer.build((None, *state_shape))
             npm.randomize(layer)
             h_td = normal(2, *state_shape)
-            expected = npm.linear(h_td, npm.weights(layer.head)).reshape(2, *IMAGE, -1)
-            assert expected.shape[-1] == (1 if likelihood == "bernoulli" else 2)
+            shape = (4, 3, 6, 10) if likelihood == "logistic_mixture" else (*IMAGE, -1)
+            expected = npm.linear(h_td, npm.weights(layer.head)).reshape(2, *shape)
+            assert expected.shape[-1] == {"bernoulli": 1, "logistic_mixture": 10}.get(likelihood, 2)
             np.testing.assert_allclose(layer(h_td), expected, rtol=1e-4, atol=1e-5)
             assert layer.distribution(layer(h_td)).batch_shape == (2,)
 
@@ -171,7 +173,7 @@ def test_whitened_samples_have_minus_the_entropy_as_mean_log_density():
 def test_extreme_parameters_give_finite_values_and_gradients(kind):
     model = built(OBSERVATIONS[kind](IMAGE))
     for value in (-1e30, -1e4, 1e4, 1e30):
-        parameters = tf.fill([1, *IMAGE, model.num_parameters], value)
+        parameters = tf.fill([1, *model.parameters_shape], value)
         for x in (tf.zeros([1, *IMAGE]), tf.ones([1, *IMAGE])):
             with tf.GradientTape() as tape:
                 tape.watch(parameters)
@@ -193,12 +195,29 @@ def test_quantiles_of_uniform_noise_have_the_distribution():
             np.testing.assert_allclose((abs(drawn - value) < 1e-4).mean(0), mass, atol=1e-3)
 
 
+def test_a_mixture_starts_with_locations_spread_so_that_no_level_is_rare():
+    for components in (1, 10):
+        model = LogisticMixture((1, 1, 3), components=components)
+        named = model.named_parameters(tf.zeros([1, *model.parameters_shape]))
+        assert list(named) == ["logits", "loc", "scale", "coefficients"]
+        expected = (np.arange(components) + 0.5) / components
+        np.testing.assert_allclose(named["loc"][0, 0, 0], [expected] * 3, rtol=1e-6)
+        assert not named["coefficients"].numpy().any()
+    grey = LogisticMixture((1, 1, 1))
+    levels = tf.reshape(tf.range(256.0) / 255, [256, 1, 1, 1])
+    parameters = tf.zeros([1, *grey.parameters_shape])
+    bits = -grey.distribution(parameters).log_prob(levels).numpy() / np.log(2)
+    assert bits.min() > 4 and 8 < bits.mean() < 8.5 and bits.max() < 9
+    assert list(grey.named_parameters(parameters)) == ["logits", "loc", "scale"]
+
+
 def test_invalid_values_are_found():
-    good = {"bernoulli": [0, 0.3, 1], "logistic": [0, 1 / 255, 77 / 255, 1], "normal": [0, 0.3, 1]}
     bad = [-0.01, 1.01, np.nan, np.inf, -np.inf]
     for name, kind in OBSERVATIONS.items():
-        model, wrong = kind(IMAGE), [*bad, 0.3, 100.5 / 256] if name == "logistic" else bad
-        assert not model.invalid(tf.constant(good[name], tf.float32)).numpy().any(), name
+        levels = name in ("logistic", "logistic_mixture")
+        model, wrong = kind(IMAGE), [*bad, 0.3, 100.5 / 256] if levels else bad
+        good = [0, 1 / 255, 77 / 255, 1] if levels else [0, 0.3, 1]
+        assert not model.invalid(tf.constant(good, tf.float32)).numpy().any(), name
         assert model.invalid(tf.constant(wrong, tf.float32)).numpy().all(), name
 
 

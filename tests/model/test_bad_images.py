@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 SHAPE = (4, 3, 2)
 KINDS = {
     "logistic": {"likelihood": "logistic"},
+    "logistic mixture": {"likelihood": "logistic_mixture"},
     "local logistic": {
         **{"likelihood": "logistic", "autoregressive": True},
         **{"autoregressive_layers": 2, "autoregressive_filters": 2},
@@ -73,7 +74,7 @@ def test_integers_are_refused_with_advice():
 
 
 def test_real_values_are_none_of_the_256_levels():
-    for kind in ("logistic", "local logistic"):
+    for kind in ("logistic", "local logistic", "logistic mixture"):
         x = images()
         x[1, 2, 0, 1] = 100.5 / 255  # One value among many, half a level off.
         model, between = made(kind), ((levels() + 0.3) / 256).astype(np.float32)

@@ -45,6 +45,7 @@ class Row:
 ROWS = {
     "dense": Row(DENSE, 1, "residual", True, "bernoulli"),
     "convolutional, 8 bits": Row(CONVOLUTIONAL, 1, "gru", False, "logistic"),
+    "convolutional, mixed pixels": Row(CONVOLUTIONAL, 1, "gru", False, "logistic_mixture"),
     "dense, two stages, real": Row(DENSE, 2, "gru", True, "normal"),
     "convolutional, two stages, local": Row(
         CONVOLUTIONAL, 2, "residual", True, "bernoulli", local=True
@@ -65,10 +66,10 @@ def data(row, number=IMAGES):
     """Images as the row's likelihood has them, and masks that are each another."""
     rng = np.random.default_rng(1)
     levels = rng.integers(0, 256, (number, *row.config.image_shape)).astype(np.float32)
-    x = {"bernoulli": levels > 127, "logistic": levels / 255, "normal": (levels + 0.3) / 256}
+    x = {"bernoulli": levels > 127, "normal": (levels + 0.3) / 256}
     mask = np.float32(rng.random((number, 4, 3, 1)) < 0.5)
     mask[:, 0, 0], mask[:, 3, 2] = 1, 0
-    return np.float32(x[row.likelihood]), mask
+    return np.float32(x.get(row.likelihood, levels / 255)), mask
 
 
 def walk(model, x, mask, **arguments):
@@ -374,7 +375,7 @@ def test_drawn_pixels_are_values_that_the_likelihood_has(row):
     hidden, _ = hidden_and_shown(x, mask)
     drawn, means = (model.impute(x, mask, 3, draw=draw).samples for draw in (True, False))
     assert not model.hierarchy.likelihood.observation.invalid(drawn).numpy().any()
-    levels = {"bernoulli": 1, "logistic": 255, "normal": 0}[row.likelihood] * drawn.numpy()
+    levels = {"bernoulli": 1, "normal": 0}.get(row.likelihood, 255) * drawn.numpy()
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
     if row.local:
         same_bits([means], [drawn])

@@ -29,6 +29,8 @@ SEED = tf.constant([0, 7])
 
 def of_every_value(likelihood, parameters, x):
     """log p of every value in SciPy, from what the likelihood's layer reads."""
+    if likelihood == "logistic_mixture":
+        return npm.logistic_mixture_log_probs(x, parameters)[..., None]
     first = parameters[..., 0].astype(np.float64)
     if likelihood == "bernoulli":
         return x * first - np.logaddexp(0, first)

@@ -57,6 +57,10 @@ LIKELIHOODS = {
         "likelihood": "logistic",
         "likelihood_scale": "channel",
     },
+    "logistic mixture": {
+        **{"scales": MIXED, "image_shape": (5, 5, 3)},
+        **{"likelihood": "logistic_mixture", "likelihood_components": 4},
+    },
     "local bernoulli": {"scales": MIXED, **LOCAL, "autoregressive_kernel_size": 5},
     "local logistic": {"scales": DENSE, "likelihood": "logistic", **LOCAL},
 }

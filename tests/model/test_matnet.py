@@ -23,6 +23,7 @@ LOCAL = {"autoregressive": True, "autoregressive_layers": 3, "autoregressive_fil
 KINDS = {
     "bernoulli": {},
     "logistic": {"likelihood": "logistic"},
+    "logistic mixture": {"likelihood": "logistic_mixture", "likelihood_components": 3},
     "normal": {"likelihood": "normal", "likelihood_scale": "channel"},
     "whitened": {"likelihood": "normal", "whitening": True},
     "local bernoulli": LOCAL,
@@ -40,8 +41,8 @@ def config_of(kind, **changes):
 def images(kind="bernoulli", number=4, shape=SHAPE):
     levels = np.random.default_rng(0).integers(0, 256, (number, *shape))
     noise = np.random.default_rng(1).random(levels.shape)
-    x = {"bernoulli": levels > 127, "logistic": levels / 255, "normal": (levels + noise) / 256}
-    return x[config_of(kind).likelihood].astype(np.float32)
+    x = {"bernoulli": levels > 127, "normal": (levels + noise) / 256}
+    return x.get(config_of(kind).likelihood, levels / 255).astype(np.float32)
 
 
 def small_images(number=4):
@@ -174,9 +175,10 @@ def test_samples_and_reconstructions_are_images_that_the_likelihood_can_model(ki
     np.testing.assert_allclose(model.reconstruct(x, seed=5), decoded, rtol=1e-5, atol=1e-5)
 
 
-def test_drawn_8_bit_pixels_have_the_means_of_their_sample(eagerly):
-    model = made("logistic")
-    z = [np.tile(z[:1], [2000] + [1] * (z.ndim - 1)) for z in model.infer(images("logistic")).z]
+@pytest.mark.parametrize("kind", ["logistic", "logistic mixture"])
+def test_drawn_8_bit_pixels_have_the_means_of_their_sample(kind, eagerly):
+    model = made(kind)
+    z = [np.tile(z[:1], [2000] + [1] * (z.ndim - 1)) for z in model.infer(images(kind)).z]
     means = model.sample(1, latents=[z[:1] for z in z])[0].numpy()
     drawn = model.sample(2000, latents=z, draw=True).numpy()
     error = np.abs(drawn.mean(0) - means)

@@ -13,7 +13,7 @@ from matnet_tf.model.matnet import MatNet
 SHAPE = (4, 4, 1)
 LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_filters": 4}
 MODELS = {
-    "mixture": {"mixture_components": 3, "likelihood": "logistic"},
+    "mixture": {"mixture_components": 3, "likelihood": "logistic_mixture"},
     "local": LOCAL,
     "two stages": {"conditional_stages": 2, "likelihood": "normal"},
     "conditional, local": {"conditional_stages": 1, **LOCAL},

@@ -157,6 +157,7 @@ def test_values_of_the_wrong_kind_are_refused():
 def test_settings_that_do_not_go_together_are_refused():
     priors = "it goes with prior='learned', merge_state=True and no mixture; got "
     halving, stages = {"schedule": "halving"}, {"conditional_stages": 1}
+    mixture = {"likelihood": "logistic_mixture"}
     check_refusals(
         [
             (
@@ -179,6 +180,8 @@ def test_settings_that_do_not_go_together_are_refused():
                 {"likelihood": "normal", "autoregressive": True},
                 "autoregressive goes with likelihood 'bernoulli' or 'logistic'; got 'normal'",
             ),
+            (ModelConfig, {**mixture, "autoregressive": True}, "'logistic'; got 'logistic_mix"),
+            (ModelConfig, {**mixture, "likelihood_scale": "scalar"}, "'pixel' ...; got 'scalar'"),
             (
                 ModelConfig,
                 {"autoregressive": True, "autoregressive_kernel_size": 4},

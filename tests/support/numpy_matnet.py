@@ -162,8 +162,8 @@ def bernoulli_log_prob(x, logits):
     return sum_per_image(x * logits - np.logaddexp(0, logits))
 
 
-def logistic_log_prob(x, loc, scale):
-    """Log-mass of images x in [0, 1] under a discretized Logistic over values in [-1, 1]."""
+def logistic_log_probs(x, loc, scale):
+    """Log-masses of values x in [0, 1] under a discretized Logistic over values in [-1, 1]."""
     level = np.rint(255 * x)
     upper = np.where(level == 255, np.inf, (level + 0.5) / 127.5 - 1)
     lower = np.where(level == 0, -np.inf, (level - 0.5) / 127.5 - 1)
@@ -171,7 +171,21 @@ def logistic_log_prob(x, loc, scale):
     # Both differences are equal; the one of small numbers keeps its precision.
     tail = scipy.special.expit(-lower) - scipy.special.expit(-upper)
     head = scipy.special.expit(upper) - scipy.special.expit(lower)
-    return sum_per_image(np.log(np.where(lower > 0, tail, head)))
+    return np.log(np.where(lower > 0, tail, head))
+
+
+def logistic_mixture_log_probs(x, parameters):
+    """Log-masses of pixels, [B, H, W], from the parameters [B, H, W, R, K] of PixelCNN++."""
+    channels, components = x.shape[-1], parameters.shape[-1]
+    rows = list(np.moveaxis(np.float64(parameters), -2, 0))
+    total = rows[0] - log_sum_exp(rows[0])[..., None]
+    pairs = iter(np.tanh(rows[1 + 2 * channels :]))
+    for c in range(channels):
+        loc = rows[1 + c] + np.linspace(1 / components - 1, 1 - 1 / components, components)
+        loc = loc + sum(next(pairs) * (2 * x[..., [j]] - 1) for j in range(c))
+        scale = np.exp(7 * np.tanh((rows[1 + channels + c] - 2) / 7))
+        total = total + logistic_log_probs(x[..., [c]], loc, scale)
+    return log_sum_exp(total)
 
 
 def normal_log_prob(y, loc, scale):
@@ -251,7 +265,7 @@ class Walk:
         if self.config.likelihood == "bernoulli":
             return x, 0.0
         size = x[0].size
-        if self.config.likelihood == "logistic":
+        if "logistic" in self.config.likelihood:
             return 2 * x - 1, 0.0  # Probabilities do not depend on the unit.
         if not self.config.whitening:
             return 2 * x - 1, size * np.log(2)
@@ -329,9 +343,8 @@ class Walk:
             h_t = self.act(linear(h_t, weights(self.top_down.image_out)))
         else:
             h_t = self.resample(self.top_down.image_out, h_t)
-        shape = (*self.config.image_shape, self.likelihood.observation.num_parameters)
         last = self.local if self.config.autoregressive else self.independent
-        return last(h_t, y).reshape(-1, *shape)
+        return last(h_t, y).reshape(-1, *self.likelihood.observation.parameters_shape)
 
     def independent(self, h_t, y):
         return linear(h_t, weights(self.likelihood.head))
@@ -373,6 +386,8 @@ class Walk:
         kind = self.config.likelihood
         if kind == "bernoulli":
             return bernoulli_log_prob(x, self.logits)
+        if kind == "logistic_mixture":
+            return sum_per_image(logistic_mixture_log_probs(x, self.parameters))
         if self.config.likelihood_scale == "pixel":
             start = {"normal": -1.0, "logistic": -2.0}[kind]
             log_scale = self.parameters[..., 1] + (0.0 if self.config.whitening else start)
@@ -380,5 +395,5 @@ class Walk:
             log_scale = np.asarray(self.likelihood.observation.log_scale, np.float64)
         scale = np.exp(7 * np.tanh(log_scale / 7))
         if kind == "logistic":
-            return logistic_log_prob(x, self.logits, scale)
+            return sum_per_image(logistic_log_probs(x, self.logits, scale))
         return normal_log_prob(y, self.logits, scale + np.zeros_like(y))

@@ -36,6 +36,9 @@ CONFIGS = {
         (4, 6, 1), (Scale(1, 8, 2, 1),), likelihood="normal", whitening=True, **SIZES
     ),
     "local": ModelConfig((3, 4, 1), (Scale(1, 8, 2, 1),), likelihood="logistic", **LOCAL, **SIZES),
+    "mixed pixels": ModelConfig(
+        (3, 4, 3), (Scale(1, 8, 2, 1),), likelihood="logistic_mixture", **SIZES
+    ),
     "two stages, colour": ModelConfig(
         (4, 6, 2), CONVOLUTIONAL, likelihood="normal", conditional_stages=2, **SIZES
     ),
@@ -128,6 +131,9 @@ def parameters_of(model, trace):
     if model.config.autoregressive:
         return {}
     pixels = model.hierarchy.p_x(trace).distribution
+    if model.config.likelihood == "logistic_mixture":
+        names = ("logits", "loc", "scale", "coefficients")
+        return {name: pixels.parameters[name] for name in names}
     if model.config.likelihood == "bernoulli":
         return {"logits": pixels.logits}
     return {"loc": pixels.mean(), "scale": pixels.stddev()}

@@ -1,9 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whole trainings in graphs: on dequantized images that are whitened, and value by value.
-
-The latter weighs two samples per image.
-"""
+"""Whole trainings in graphs: whitened and mixed pixels; two samples, value by value."""
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ LOCAL = {"autoregressive": True, "autoregressive_layers": 2, "autoregressive_fil
 KINDS = {
     "whitened": {"likelihood": "normal", "likelihood_scale": "channel", "whitening": True},
     "local logistic": {"likelihood": "logistic", **LOCAL},
+    "mixed pixels": {"likelihood": "logistic_mixture", "likelihood_components": 3},
 }
 
 
