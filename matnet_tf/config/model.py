@@ -202,8 +202,8 @@ class ModelConfig:
     likelihood_scale: str = field(
         "pixel",
         "scale parameters of the normal and the logistic likelihood; pixel: a function of the "
-        "latents for every channel of every pixel; channel: a learned constant for every channel; "
-        "scalar: one learned constant",
+        "latents for every channel of every pixel, the only choice with logistic_mixture; channel: "
+        "a learned constant for every channel; scalar: one learned constant",
         ("pixel", "channel", "scalar"),
     )
     likelihood_components: int = field(

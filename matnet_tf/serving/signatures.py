@@ -11,8 +11,10 @@ B is the number of images in a request, 1 to `input_checks.MOST_ROWS`. Levels ar
                                     log_likelihood: the K-sample bound, bits_per_dim: float64 `[B]`
     encode(images, seed = 0)        loc_<level>, z_<level>: the posterior's mean and a sample
     decode(z_<level>, ...)          images `[B, H, W, C]`: the mean of p(x | z), and its parameters,
-                                    `logits`, or `loc` and `scale`, of the same shape. If the
-                                    likelihood is autoregressive: a sample (seed 0) alone
+                                    `logits`, or `loc` and `scale`, of the same shape. Of a mixture:
+                                    `logits` `[B, H, W, K]`, `loc` and `scale` `[B, H, W, C, K]`,
+                                    `coefficients` if C > 1. If the likelihood is autoregressive: a
+                                    sample (seed 0) alone
     sample(num = 1, temperature = 1, seed = 0)
                                     images `[num, H, W, C]`; image i has the seed `seed + i`
     sample_component(component, num = 1, temperature = 1, seed = 0)
