@@ -162,6 +162,32 @@ def test_the_order_has_no_trace_of_the_stored_one():
         assert abs(np.corrcoef(epoch[1:], epoch[:-1])[0, 1]) < 0.13
 
 
+def order_of(images, seed, epochs):
+    """The indices of whole epochs, [epochs, N]."""
+    dataset = images.shuffled(len(images), tf.constant([0, seed]), 0)
+    return np.stack([x.ravel() for _, x in take(dataset, epochs)]).astype(int)
+
+
+def test_no_order_returns_and_a_class_is_spread_as_by_a_permutation():
+    size, batch, epochs = 1350, 100, 600
+    order = order_of(MemoryImages(np.arange(size).reshape(-1, 1, 1, 1)), 0, epochs)
+    first = order[:, :batch]
+    assert len(np.unique(first, axis=0)) == epochs
+    # Ten classes, stored one after the other; their counts in a batch are hypergeometric.
+    counts = np.stack([np.bincount(row, minlength=10) for row in first * 10 // size])
+    expected = batch * 0.1 * 0.9 * (size - batch) / (size - 1)
+    assert counts.var(0).mean() == pytest.approx(expected, rel=0.05)
+    np.testing.assert_allclose(counts.var(0), expected, rtol=0.2)  # 3.5 standard errors.
+
+
+@pytest.mark.slow
+def test_no_order_of_streamed_images_returns():
+    dataset = tf.data.Dataset.range(30).map(lambda i: tf.reshape(i, [1, 1, 1]))
+    order = order_of(batching.StreamedImages(dataset, 30), 0, 300)
+    assert len(np.unique(order, axis=0)) == 300
+    assert (np.sort(order) == np.arange(30)).all()
+
+
 def test_evaluation_keeps_the_order_asked_for(directory, kind):
     split = load(directory, "test")
     every = evaluated(split)
