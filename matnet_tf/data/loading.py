@@ -35,7 +35,7 @@ Batch = tf.Tensor | dict[str, tf.Tensor]
 SPLITS = ("train", "validation", "test")
 
 # Each use of a seed folds in its own constant, so that two uses of one seed are unrelated.
-_ORDER, _NOISE, _FIXED, _MASKS, _FIXED_MASKS = range(5)
+_ORDER, _NOISE, _FIXED, _MASKS, _FIXED_MASKS, _VALIDATION = range(6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +111,8 @@ class Split:
         """Returns one pass of `x`, or `{"image": x, "mask": mask}`; the last batch may be smaller.
 
         Binarization, dequantization and masks are drawn from `draw_seed` and the image's index, so
-        a subset or another batch size gives every image the same pixels.
+        a subset or another batch size gives every image the same pixels. A validation image's draws
+        are unrelated to those of the test image with its index.
 
         Args:
           batch_size: Batch size B.
@@ -122,14 +123,19 @@ class Split:
             out of range.
         """
         _require_at_least(1, batch_size=batch_size)
-        noise_seed = _stateless_seed(self.draw_seed, _FIXED)
-        mask_seed = _stateless_seed(self.draw_seed, _FIXED_MASKS)
+        noise_seed, mask_seed = self._fixed_seed(_FIXED), self._fixed_seed(_FIXED_MASKS)
 
         def prepare(index: tf.Tensor, images: tf.Tensor) -> Batch:
             return self._with_masks(self._model_input(images, noise_seed, index), mask_seed, index)
 
         dataset = self.images.ordered(batch_size, self._checked(indices)).map(prepare)
         return deterministic(dataset.prefetch(2))
+
+    def _fixed_seed(self, purpose: int) -> tf.Tensor:
+        """The seed of draws for evaluation, int32 [2]."""
+        seed = _stateless_seed(self.draw_seed, purpose)
+        # Reported figures depend on the test split's draws, which were there first.
+        return tf.random.fold_in(seed, _VALIDATION) if self.name == "validation" else seed
 
     def _model_input(
         self, images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor | None = None

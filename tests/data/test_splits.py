@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 
 import numpy as np
@@ -230,6 +231,22 @@ def test_the_draw_for_evaluation_is_one_for_each_image(directory, kind):
             assert_equal(evaluated_pairs(split, size, indices), [every[indices], masks[indices]])
         other = evaluated_pairs(load(directory, "test", draw_seed=4, **settings))
         assert not np.array_equal(every, other[0]) and not np.array_equal(masks, other[1])
+
+
+def test_the_draws_of_validation_are_not_those_of_the_test_split(directory):
+    grey = MemoryImages(np.full((50, *SHAPE), 128, np.uint8))
+    for settings in DRAWN[:2]:
+        names = ("validation", "test")
+        splits = [load(directory, name, validation_images=9, **settings) for name in names]
+        draws = [evaluated_pairs(dataclasses.replace(split, images=grey)) for split in splits]
+        for one, other in zip(*draws, strict=True):
+            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.3
+
+
+def test_the_draws_of_the_test_split_are_those_of_all_reported_figures():
+    (x,) = take(loading.load(DataConfig(), "test").evaluation_dataset(297), 1)
+    digest = hashlib.sha256(x.astype(np.uint8)).hexdigest()
+    assert digest.startswith("7e8632b957537fdc")
 
 
 def test_threshold_floats_and_fixed_binarization_have_no_draws(directory, kind):
