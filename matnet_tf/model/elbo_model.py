@@ -244,7 +244,9 @@ class ElboModel(keras.Model):
           seed: int32 `[2]`.
         """
         trace = self.hierarchy.sample_trace(inputs, seed)
-        images = tf.stop_gradient(self.hierarchy.images(trace, seed, draw=True))
+        # Not clipped to [0, 1]: Eq. 13 is about the model's own images, and those of a Gaussian may
+        # leave that range, though data do not.
+        images = tf.stop_gradient(self.hierarchy.draw(trace, seed))
         drawn = (images, *inputs[1:])
         if self.elbo_loss.regularizer == "sleep":
             latents = [tf.stop_gradient(z) for z in trace.z]

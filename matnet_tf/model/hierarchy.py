@@ -135,12 +135,22 @@ class Hierarchy(Configured):
           draw: Whether to draw pixels from p(x | z) instead of taking its mean. The local
             autoregressive model, which has no mean in closed form, always draws.
         """
-        p_x = self.p_x(trace)
-        if self.likelihood.has_mean and not draw:
-            x = p_x.mean()
-        else:
-            x = stateless_random.draw(p_x, stateless_random.fold_in(seed, self.config.num_levels))
+        takes_mean = self.likelihood.has_mean and not draw
+        x = self.p_x(trace).mean() if takes_mean else self.draw(trace, seed)
         return tf.clip_by_value(x, 0.0, 1.0)
+
+    def draw(self, trace: Trace, seed: tf.Tensor) -> tf.Tensor:
+        """Draws x from p(x | z) at the end of a trace, `[N, H, W, C]`, for computations.
+
+        Unlike `images`, values of a Gaussian are not clipped to [0, 1]: they have the model's own
+        distribution.
+
+        Args:
+          trace: The trace.
+          seed: Seed of the trace; pixels are drawn with a seed derived from it.
+        """
+        own_seed = stateless_random.fold_in(seed, self.config.num_levels)
+        return stateless_random.draw(self.p_x(trace), own_seed)
 
     def bound(self, trace: Trace, x: tf.Tensor) -> Bound:
         """The bound of Eq. 5 (Eq. 6 if conditional) from one trace with posteriors.

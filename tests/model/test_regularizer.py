@@ -46,6 +46,29 @@ def test_the_free_energy_is_the_bound_of_images_drawn_from_the_model(eagerly):
         np.testing.assert_allclose(model.regularizer_loss((images(),), SEED), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("whitening", [False, True])
+def test_images_drawn_from_a_gaussian_are_not_clipped(whitening, monkeypatch):
+    config = dataclasses.replace(CONFIG, likelihood="normal", whitening=whitening)
+    model, seen = npm.randomize(MatNet(config)), []
+    model.adapt([images()])
+    model.compile("sgd", regularizer="free_energy")
+    bound_and_trace = model.hierarchy.bound_and_trace
+
+    def recorded(x, seed):
+        seen.append(x.numpy())
+        return bound_and_trace(x, seed)
+
+    monkeypatch.setattr(model.hierarchy, "bound_and_trace", recorded)
+    assert np.isfinite(model.regularizer_loss((images(200),), SEED)).all()
+    p_x = model.hierarchy.p_x(model.hierarchy.top_down_pass(None, 200, SEED))
+    loc, scale = p_x.distribution.distribution.loc, p_x.distribution.distribution.scale
+    z = (p_x.bijector.inverse(seen[0]) - loc) / scale
+    assert abs(np.mean(z)) < 4 / np.sqrt(np.size(z)) and np.std(z) == pytest.approx(1, abs=0.1)
+    users = model.sample(200, seed=SEED, draw=True).numpy()
+    np.testing.assert_allclose(users, seen[0].clip(0, 1), rtol=1e-4, atol=1e-5)
+    assert (users != seen[0]).any()
+
+
 def test_the_sleep_loss_is_that_of_the_latents_that_an_image_was_drawn_from():
     model = npm.randomize(MatNet(CONFIG))
     model.compile("sgd", regularizer="sleep")
