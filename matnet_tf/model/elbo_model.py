@@ -32,7 +32,7 @@ from matnet_tf.model.input_checks import (
     data_errors,
 )
 from matnet_tf.model.losses import LossWeights, loss_per_image
-from matnet_tf.model.metrics import BoundMetric, SkippedSteps
+from matnet_tf.model.metrics import BatchCount, BoundMetric, SkippedSteps
 from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
 from matnet_tf.tracing import FunctionCache
 
@@ -91,6 +91,7 @@ class ElboModel(keras.Model):
         self.kl_balance = self._scalar("kl_balance", 1.0)
         self.gradient_norms = GradientNorms(name="gradient_norms")
         self.bound_metric = BoundMetric(self.config.level_names)
+        self.batch_count = BatchCount()
         self.built = True
         self.hierarchy.initialize(self.seed)
 
@@ -169,7 +170,12 @@ class ElboModel(keras.Model):
         return history
 
     def evaluate(self, x=None, *args, **kwargs):
-        """Means over images of the ELBO and its parts, in nats, as `keras.Model.evaluate`."""
+        """Means over images of the ELBO and its parts, in nats, as `keras.Model.evaluate`.
+
+        The noise is a function of the model's seed, its step and the number of the batch, so a
+        second call gives the same result.
+        """
+        self.batch_count.reset_state()
         with data_errors():
             result = super().evaluate(self.checked_data(x), *args, **kwargs)
         if not self.bound_metric.count.numpy():
@@ -177,7 +183,11 @@ class ElboModel(keras.Model):
         return result
 
     def predict(self, x, *args, **kwargs):
-        """Reconstructions of images (see `call`), as `keras.Model.predict`."""
+        """Reconstructions of images (see `call`), as `keras.Model.predict`.
+
+        The noise is a function of the model's seed and the number of the batch.
+        """
+        self.batch_count.reset_state()
         with data_errors():
             return super().predict(self.checked_data(x), *args, **kwargs)
 
@@ -313,9 +323,13 @@ class ElboModel(keras.Model):
         self.optimizer.iterations.assign(before)
 
     def test_step(self, data):
-        bound = self.hierarchy.elbo(*self._tensors(data), self.step_seed())
+        bound = self.hierarchy.elbo(*self._tensors(data), self._batch_seed(self.step_seed()))
         self.bound_metric.update_state(bound)
         return self.get_metrics_result()
+
+    def predict_step(self, data):
+        seed = self._batch_seed(stateless_random.seed_tensor(self.seed))
+        return self.hierarchy(self._tensors(data), seed)
 
     def _tensors(self, data) -> tuple[tf.Tensor, ...]:
         return tuple(tf.cast(part, tf.float32) for part in self.input_form.unpack(data))
@@ -325,6 +339,14 @@ class ElboModel(keras.Model):
         seed = tf.random.fold_in(stateless_random.seed_tensor(self.seed), self.step.value)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.random.fold_in(seed, replica)
+
+    def _batch_seed(self, seed: tf.Tensor) -> tf.Tensor:
+        """The seed of the next batch of `evaluate` or `predict`; the first one's is `seed`."""
+        context = tf.distribute.get_replica_context()
+        before = self.batch_count.result() * context.num_replicas_in_sync
+        index = before + context.replica_id_in_sync_group
+        self.batch_count.update_state()
+        return tf.where(index > 0, tf.random.fold_in(seed, index), seed)
 
     def _update(self, losses, inputs, seed, variables, on_data=False) -> tf.Tensor:
         """Takes a step on the mean loss of the global batch, or skips it: 1 or 0 (int64)."""

@@ -1,13 +1,13 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The metric of training, and the callback that ends a diverged run."""
+"""The metric of training, the count of evaluated batches, and the callback that ends a run."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-__all__ = ["BoundMetric", "SkippedSteps", "TrainingDiverged"]
+__all__ = ["BatchCount", "BoundMetric", "SkippedSteps", "TrainingDiverged"]
 
 
 class TrainingDiverged(ValueError):
@@ -51,6 +51,20 @@ class BoundMetric(keras.metrics.Metric):
 
     def get_config(self):
         return super().get_config() | {"level_names": self.level_names}
+
+
+class BatchCount(keras.metrics.Metric):
+    """Counts the batches of an `evaluate` or `predict`, on each replica, for their noise."""
+
+    def __init__(self, name="batches", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.count = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="count")
+
+    def update_state(self):
+        self.count.assign_add(1)
+
+    def result(self):
+        return self.count.value
 
 
 class SkippedSteps(keras.callbacks.Callback):

@@ -208,6 +208,35 @@ def test_two_runs_are_equal_bit_for_bit_and_another_seed_is_not():
     assert not np.array_equal(results[0][0], results[2][0])
 
 
+def evaluated(strategy, batches=3, **settings):
+    """The bound of one image in every row of every batch, and its reconstructions."""
+    with strategy.scope():
+        model = npm.randomize(MatNet(CONFIG))
+        model.compile("sgd", **settings)
+    x = np.tile(images(1), (4 * batches, 1, 1, 1))
+    elbo = [model.evaluate(x, batch_size=4, verbose=0, return_dict=True)["elbo"] for _ in range(2)]
+    assert elbo[0] == elbo[1]
+    history = model.fit(x, batch_size=4, validation_data=x, verbose=0).history
+    after = model.evaluate(x, batch_size=4, verbose=0, return_dict=True)["elbo"]
+    assert history["val_elbo"][0] == after != elbo[0]
+    return elbo[0], model.predict(x, batch_size=4, verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_every_batch_of_an_evaluation_or_prediction_has_its_own_noise(two_devices):
+    one = tf.distribute.get_strategy()
+    elbo, x = evaluated(one, run_eagerly=True)
+    assert elbo != pytest.approx(evaluated(one, 1, run_eagerly=True)[0], abs=0.01)
+    assert len(np.unique(x, axis=0)) == 12
+    assert evaluated(one)[0] == pytest.approx(elbo, rel=1e-5)
+    assert evaluated(one, steps_per_execution=2)[0] == pytest.approx(elbo, rel=1e-5)
+    elbo, x = evaluated(two_devices)
+    assert elbo != pytest.approx(evaluated(two_devices, 1)[0], abs=0.01)
+    assert len(np.unique(x, axis=0)) == 12
+    assert evaluated(two_devices, steps_per_execution=2)[0] == pytest.approx(elbo, rel=1e-5)
+
+
 # Metrics.
 
 
