@@ -32,7 +32,7 @@ from matnet_tf.model.input_checks import (
     data_errors,
 )
 from matnet_tf.model.losses import LossWeights, loss_per_image
-from matnet_tf.model.metrics import BatchCount, BoundMetric, SkippedSteps
+from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
 from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
 from matnet_tf.tracing import FunctionCache
 
@@ -159,7 +159,8 @@ class ElboModel(keras.Model):
           ValueError: If images are not what the config says, or the data set is empty.
           TrainingDiverged: After too many skipped steps in a row.
         """
-        kwargs["callbacks"] = [*(callbacks or []), SkippedSteps(self.elbo_loss.max_skipped)]
+        own = [NonFiniteImages(), SkippedSteps(self.elbo_loss.max_skipped)]
+        kwargs["callbacks"] = [*(callbacks or []), *own]
         if validation_data is not None:
             kwargs["validation_data"] = self.checked_data(validation_data)
         before = int(self.step.numpy())
@@ -169,16 +170,18 @@ class ElboModel(keras.Model):
             raise ValueError(EMPTY)
         return history
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x=None, *args, callbacks=None, **kwargs):
         """Means over images of the ELBO and its parts, in nats, as `keras.Model.evaluate`.
 
         The noise is a function of the model's seed, its step and the number of the batch, so a
         second call gives the same result.
         """
         self.batch_count.reset_state()
+        if not isinstance(callbacks, keras.callbacks.CallbackList):  # As `fit` gives them.
+            callbacks = [*(callbacks or []), NonFiniteImages()]
         with data_errors():
-            result = super().evaluate(self.checked_data(x), *args, **kwargs)
-        if not self.bound_metric.count.numpy():
+            result = super().evaluate(self.checked_data(x), *args, callbacks=callbacks, **kwargs)
+        if not self.bound_metric.count.numpy() + self.bound_metric.non_finite.numpy():
             raise ValueError(EMPTY)
         return result
 

@@ -1,13 +1,15 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The metric of training, the count of evaluated batches, and the callback that ends a run."""
+"""The metric of training, the count of evaluated batches, and callbacks that watch a run."""
 
 from __future__ import annotations
+
+import sys
 
 import keras
 import tensorflow as tf
 
-__all__ = ["BatchCount", "BoundMetric", "SkippedSteps", "TrainingDiverged"]
+__all__ = ["BatchCount", "BoundMetric", "NonFiniteImages", "SkippedSteps", "TrainingDiverged"]
 
 
 class TrainingDiverged(ValueError):
@@ -18,10 +20,12 @@ class TrainingDiverged(ValueError):
 class BoundMetric(keras.metrics.Metric):
     """Means over images of the ELBO and its parts, in nats, as one dictionary.
 
-    Images whose bound is not finite do not count.
+    Images whose bound is not finite enter no mean; `non_finite` is their number. Without any other
+    image the means are NaN.
 
     Args:
       level_names: Names of the levels; their means appear as `kl/<name>`.
+
     """
 
     def __init__(self, level_names, name="bound", **kwargs):
@@ -31,6 +35,12 @@ class BoundMetric(keras.metrics.Metric):
             shape=(2 + len(self.level_names),), initializer="zeros", name="total"
         )
         self.count = self.add_variable(shape=(), initializer="zeros", name="count")
+        self.non_finite = self.add_variable(shape=(), initializer="zeros", name="non_finite")
+
+    @property
+    def sums(self):
+        """The variables behind the means, which a checkpoint holds."""
+        return [self.total, self.count]
 
     def update_state(self, bound):
         parts = tf.stack([bound.elbo, bound.log_likelihood, *bound.kl.values()])
@@ -38,15 +48,16 @@ class BoundMetric(keras.metrics.Metric):
         finite = tf.reduce_all(tf.math.is_finite(parts), axis=0)
         self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0), axis=1))
         self.count.assign_add(tf.reduce_sum(tf.cast(finite, tf.float32)))
+        self.non_finite.assign_add(tf.reduce_sum(tf.cast(~finite, tf.float32)))
 
     def result(self):
-        means = tf.math.divide_no_nan(self.total.value, self.count.value)
-        elbo, log_likelihood, *kl = tf.unstack(means)
+        elbo, log_likelihood, *kl = tf.unstack(self.total.value / self.count.value)
         return {
             "elbo": elbo,
             "log_likelihood": log_likelihood,
             "kl": tf.add_n(kl),
             **{f"kl/{name}": value for name, value in zip(self.level_names, kl, strict=True)},
+            "non_finite": tf.identity(self.non_finite.value),
         }
 
     def get_config(self):
@@ -64,7 +75,26 @@ class BatchCount(keras.metrics.Metric):
         self.count.assign_add(1)
 
     def result(self):
-        return self.count.value
+        return tf.identity(self.count.value)
+
+
+class NonFiniteImages(keras.callbacks.Callback):
+    """Warns after an epoch or an evaluation that left images out of its means."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._warn("training", logs)
+
+    def on_test_end(self, logs=None):
+        self._warn("evaluation", logs)
+
+    def _warn(self, where, logs):
+        number = int((logs or {}).get("non_finite", 0))
+        if number:
+            print(
+                f"warning: {where}, step {int(self.model.step.numpy())}: {number} images whose "
+                f"bound is not finite are left out of the means",
+                file=sys.stderr,
+            )
 
 
 class SkippedSteps(keras.callbacks.Callback):

@@ -58,7 +58,7 @@ class Checkpoints:
         self._writes, self._keep = writes, keep
         # Each replica holds a part of the metric. All workers take part in reading the sum, so it
         # is copied before the one that writes does so alone.
-        metric = model.bound_metric.variables
+        metric = model.bound_metric.sums
         self._metric = [tf.Variable(v.numpy(), trainable=False) for v in metric]
         self._checkpoint = tf.train.Checkpoint(
             variables=self._by_path(),
@@ -74,7 +74,7 @@ class Checkpoints:
     def _by_path(self) -> dict[str, tf.Variable]:
         """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
         state = [(v, v.value) for v in [*self.model.weights, *self.model.optimizer.variables]]
-        state += zip(self.model.bound_metric.variables, self._metric, strict=True)
+        state += zip(self.model.bound_metric.sums, self._metric, strict=True)
         named = {_key(variable.path): saved for variable, saved in state}
         if len(named) != len(state):
             raise RuntimeError("two variables of the model have the same path")
@@ -93,7 +93,7 @@ class Checkpoints:
             are intact.
         """
         step = int(self.model.step.numpy())
-        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+        for copy, variable in zip(self._metric, self.model.bound_metric.sums, strict=True):
             copy.assign(variable.numpy())
         if not self._writes:
             return
@@ -176,7 +176,7 @@ class Checkpoints:
                 f"it has format version {version}, this package reads {FORMAT_VERSION}"
             )
         self._checkpoint.restore(path).assert_consumed()
-        for copy, variable in zip(self._metric, self.model.bound_metric.variables, strict=True):
+        for copy, variable in zip(self._metric, self.model.bound_metric.sums, strict=True):
             variable.assign(copy)
 
 

@@ -205,7 +205,7 @@ class Checkpointing(keras.callbacks.Callback):
         model = self._checkpoints.model
         step = int(model.step.numpy())
         self._rows = [row for row in read_metrics(self._workdir) if row["step"] <= step]
-        self._metric = _values(model.bound_metric)
+        self._sums = [variable.numpy() for variable in model.bound_metric.sums]
         self._is_partial = step % self._config.checkpoint_every != 0
 
     def last_row(self) -> dict[str, Any]:
@@ -216,10 +216,12 @@ class Checkpointing(keras.callbacks.Callback):
         if not self._is_partial:
             return
         self._is_partial = False
+        partial = self.last_row().get("step", 0) % self._config.checkpoint_every
+        row = self._rows.pop() if partial else {}
         # The interval began before the interruption, and `fit` has reset its metric.
-        _assign(self.model.bound_metric, self._metric)
-        if self.last_row().get("step", 0) % self._config.checkpoint_every:
-            self._rows.pop()
+        for variable, value in zip(self.model.bound_metric.sums, self._sums, strict=True):
+            variable.assign(value)
+        self.model.bound_metric.non_finite.assign(row.get("non_finite", 0.0))
 
     def on_epoch_end(self, epoch, logs=None):
         step = int(self.model.step.numpy())
@@ -262,12 +264,3 @@ class Checkpointing(keras.callbacks.Callback):
             for i, batch in enumerate(self._validation.evaluation_dataset(_VALIDATION_BATCH))
         ]
         return float(np.mean(np.concatenate(elbo)))
-
-
-def _values(metric: keras.metrics.Metric) -> list[np.ndarray]:
-    return [variable.numpy() for variable in metric.variables]
-
-
-def _assign(metric: keras.metrics.Metric, values: list[np.ndarray]) -> None:
-    for variable, value in zip(metric.variables, values, strict=True):
-        variable.assign(value)

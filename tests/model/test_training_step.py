@@ -251,8 +251,34 @@ def test_metrics_are_means_over_images_whose_bound_is_finite():
     update([-7.0, np.nan], [-4.0, 1.0], [1.0, 1.0], [2.0, np.inf])
     result = {name: float(value) for name, value in metric.result().items()}
     expected = {"elbo": -5, "log_likelihood": -3, "kl": 2, "kl/00_top": 2.5 / 3}
-    assert result == pytest.approx(expected | {"kl/01_fc": 3.5 / 3})
+    assert result == pytest.approx(expected | {"kl/01_fc": 3.5 / 3, "non_finite": 1})
     assert BoundMetric.from_config(metric.get_config()).level_names == metric.level_names
+
+
+def test_images_left_out_of_the_means_are_reported(capsys):
+    model, x = made(), images(6)
+    elbo = model.hierarchy.bound_and_trace
+
+    def spoiled(x, *arguments):
+        bound, trace = elbo(x, *arguments)
+        bad = tf.reduce_sum(x, [1, 2, 3]) > limit
+        return bound._replace(elbo=tf.where(bad, np.nan, bound.elbo)), trace
+
+    model.hierarchy.bound_and_trace, limit = spoiled, np.inf
+    assert model.fit(x, validation_data=x, verbose=0).history["non_finite"] == [0]
+    assert not capsys.readouterr().err
+    limit = np.median(x.sum((1, 2, 3)))
+    number = int((x.sum((1, 2, 3)) > limit).sum())
+    history = model.fit(x, validation_data=x, verbose=0).history
+    assert history["non_finite"] == history["val_non_finite"] == [number] and 0 < number < 6
+    assert np.isfinite(history["val_elbo"]).all()
+    lines = [f"step 2: {number} images whose bound is not finite" for _ in range(2)]
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 2 and all(line in p for line, p in zip(lines, printed, strict=True))
+    limit = -1.0
+    result = model.evaluate(x, verbose=0, return_dict=True)
+    assert np.isnan(result["elbo"]) and result["non_finite"] == 6
+    assert "evaluation, step 2: 6 images" in capsys.readouterr().err
 
 
 def test_a_test_step_changes_nothing_but_the_metric():
