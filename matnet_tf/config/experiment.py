@@ -62,7 +62,7 @@ class ElboLoss:
     )
     max_skipped: int = field(
         50,
-        "number of steps skipped in a row after which training returns to its last checkpoint",
+        "number of steps skipped in a row after which training returns to the checkpoint before",
         at_least=1,
     )
     kl_schedule: str = field(
@@ -204,8 +204,8 @@ class TrainConfig(ElboLoss):
     )
     rollbacks: int = field(
         4,
-        "how often a run that skipped max_skipped steps in a row returns to its last checkpoint "
-        "and goes on at half the learning rate, before it ends with an error",
+        "how often a run that skipped max_skipped steps in a row returns to the checkpoint before "
+        "them and goes on at half the learning rate, before it ends with an error",
         at_least=0,
     )
     average_decay: float = field(
@@ -257,7 +257,9 @@ class TrainConfig(ElboLoss):
         "checkpoint interval in steps; metrics and summaries are written then, too",
         at_least=1,
     )
-    keep_checkpoints: int = field(2, "number of checkpoints to keep", at_least=1)
+    keep_checkpoints: int = field(
+        2, "number of checkpoints to keep; one more while steps are being skipped", at_least=1
+    )
     summary_images: int = field(
         8, "images per side of the pictures written to TensorBoard; 0 writes none", at_least=0
     )

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a training run: everything that it resumes from.
 
-A damaged checkpoint is passed over for the one before it.
+A damaged checkpoint is passed over for the one before it. One from a streak of skipped steps, whose
+weights may be ruined, gives way to the next and never pushes out one from before the streak.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Checkpoints:
     Args:
       model: A compiled model.
       workdir: The work directory.
-      keep: Number of checkpoints to keep.
+      keep: Number of checkpoints to keep; in a streak of skipped steps there is one more.
       writes: Whether this process writes them. Exactly one of several workers does.
       average_decay: Decay of the averages per step; 0 keeps none.
     """
@@ -69,7 +70,9 @@ class Checkpoints:
         )
         self._folder = pathlib.Path(workdir) / "checkpoints"
         self._unreadable: list[int] = []  # Steps of the checkpoints that `restore` passed over.
-        self._manager = self._make_manager()
+        self._in_streak: int | None = None  # Step of the one that the next one replaces.
+        # It keeps all of them: `_delete_old` chooses.
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._folder), None)
 
     def _by_path(self) -> dict[str, tf.Variable]:
         """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
@@ -79,9 +82,6 @@ class Checkpoints:
         if len(named) != len(state):
             raise RuntimeError("two variables of the model have the same path")
         return named
-
-    def _make_manager(self) -> tf.train.CheckpointManager:
-        return tf.train.CheckpointManager(self._checkpoint, str(self._folder), self._keep)
 
     def save(self) -> None:
         """Writes a checkpoint of the current step. All workers must call it, though one writes.
@@ -106,6 +106,32 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written: {reason_of(error)}; "
                 f"earlier checkpoints are kept"
             ) from None
+        self._delete_old(step)
+
+    def _delete_old(self, step: int) -> None:
+        """Deletes all but the newest `keep`, and the one of `step`, if that is in a streak."""
+        if self._in_streak not in (None, step):
+            self.remove(self._in_streak)
+        self._in_streak = self._step_in_streak()
+        others = [other for other in self.steps() if other != self._in_streak]
+        for old in others[: -self._keep]:
+            self.remove(old)
+
+    def _step_in_streak(self) -> int | None:
+        """The model's step if its last update was skipped, else None."""
+        in_a_row = int(self.model.skipped_in_a_row.numpy())
+        return int(self.model.step.numpy()) if in_a_row else None
+
+    def remove_streak(self) -> None:
+        """Deletes checkpoints of the present weights, which a streak of skipped steps left as is.
+
+        The oldest one stays in any case.
+        """
+        model = self.model
+        first = int(model.step.numpy()) - int(model.skipped_in_a_row.numpy())
+        for step in self.steps()[1:]:
+            if step >= first:
+                self.remove(step)
 
     def _set_aside(self, step: int) -> None:
         """Renames unreadable checkpoints, and folders that have the name of a file to write.
@@ -116,11 +142,7 @@ class Checkpoints:
         away += [p for p in self._folder.glob(f"ckpt-{step}.*") if p.is_dir() and p not in away]
         for path in away:
             path.rename(_free_name(path))
-        if self._unreadable:
-            left = list(self._paths().values())
-            newest = left[-1] if left else ""
-            tf.compat.v1.train.update_checkpoint_state(str(self._folder), newest, left)
-            self._manager, self._unreadable = self._make_manager(), []
+        self._unreadable = []
 
     def remove(self, step: int) -> None:
         """Deletes the checkpoint of a step, or the files of an incomplete one."""
@@ -163,6 +185,7 @@ class Checkpoints:
                 )
                 self._unreadable.append(step)
                 continue
+            self._in_streak = self._step_in_streak()
             return int(self.model.step.numpy())
         if paths:
             raise ValueError(f"no checkpoint in {self._folder} is readable")

@@ -201,10 +201,11 @@ class _Session:
                 break
 
     def _roll_back(self, error: TrainingDiverged) -> int:
-        """Restores the last checkpoint, halves the learning rate and returns the step.
+        """Restores the last checkpoint before the skipped steps, halves the rate, returns the step.
 
         If training already went back to that checkpoint, it goes back to the one before.
         """
+        self._checkpoints.remove_streak()
         factor = 0.5 * float(self._checkpoints.rate_factor.numpy())
         if factor < 0.5**self._experiment.train.rollbacks:
             raise error

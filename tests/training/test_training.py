@@ -13,6 +13,7 @@ import tensorflow as tf
 from work_directories import assert_same_variables, interrupt_at, saved_variables
 
 from matnet_tf.config import DataConfig, Experiment, ModelConfig, Scale, TrainConfig
+from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.metrics import SkippedSteps, TrainingDiverged
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.models import load_run
@@ -194,6 +195,35 @@ def test_a_run_that_diverges_returns_to_its_checkpoint_at_half_the_rate_also_if_
             train.train(steady(steps=16), tmp_path / "parts")
     assert train.train(steady(steps=16), tmp_path / "parts")["rollbacks"] == 1
     assert_same_variables(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_checkpoints_of_ruined_weights_push_out_none_from_before(tmp_path, monkeypatch, capsys):
+    step = ElboModel.train_step
+
+    def train_step(self, data):
+        result = step(self, data)
+        if int(self.step.numpy()) == 7 and float(self.optimizer.learning_rate.numpy()) > 0.6e-3:
+            weights = self.trainable_variables[0]
+            weights.assign(tf.fill(weights.shape, np.nan))
+        return result
+
+    monkeypatch.setattr(ElboModel, "train_step", train_step)
+    experiment = steady(steps=16, checkpoint_every=2, max_skipped=8)
+    record = train.train(experiment, tmp_path / "whole")
+    assert record["step"] == 16 and record["rollbacks"] == 1
+    assert "Going back to step 6, at 0.5 of the learning rate" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 12)
+        train.train(experiment, tmp_path / "parts")
+    files = (tmp_path / "parts/checkpoints").glob("*.index")
+    assert {path.name for path in files} == {f"ckpt-{step}.index" for step in (4, 6, 12)}
+    assert train.train(experiment, tmp_path / "parts")["rollbacks"] == 1
+    assert_same_variables(tmp_path / "parts", tmp_path / "whole")
+    with pytest.raises(TrainingDiverged):
+        train.train(
+            steady(steps=16, checkpoint_every=2, max_skipped=8, rollbacks=0), tmp_path / "c"
+        )
+    assert load_run(tmp_path / "c").step == 6
 
 
 def test_if_half_the_rate_does_not_help_it_goes_back_further(diverging_above, tmp_path, capsys):
