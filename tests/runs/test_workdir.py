@@ -117,7 +117,7 @@ def test_what_is_no_work_directory_is_named(tmp_path):
     record = json.loads(path.read_text())
     for version in (3, 99, "4", None):
         path.write_text(json.dumps(record | {"format_version": version}))
-        with pytest.raises(ValueError, match=f"has format version {version!r}; .* reads 4$"):
+        with pytest.raises(ValueError, match=f"has format version {version!r}; .* reads 5$"):
             read_experiment(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_version_is_not_read(tmp_path, monkeypatch, caps
         write_run(tmp_path, SETTINGS, step=9)
     with pytest.raises(ValueError, match="no checkpoint in .* is readable"):
         load_run(tmp_path)
-    expected = "ckpt-9 is not readable (it has format version 5, this package reads 4)"
+    expected = "ckpt-9 is not readable (it has format version 6, this package reads 5)"
     assert expected in capsys.readouterr().err
 
 
