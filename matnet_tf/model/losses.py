@@ -71,7 +71,9 @@ def _per_level_cost(settings, weights, kl, trace) -> tf.Tensor:
     (Kingma et al., 2016, per level in place of per group of units).
     """
     means = batch_means(tf.stack(list(kl.values())), settings.micro_batches)
-    coefficients = 1 + weights.kl_balance * (_balance(means, kl, trace) - 1)
+    coefficients = tf.ones_like(means)
+    if settings.kl_balancing:
+        coefficients += weights.kl_balance * (_balance(means, kl, trace) - 1)
     floor = weights.free_bits_weight * settings.free_bits
     costs = [
         tf.where(means[i] > floor, coefficients[i] * value, floor)

@@ -21,7 +21,7 @@ from matnet_tf.layers.modules import (
     TopModule,
 )
 from matnet_tf.layers.resampling import Resample
-from matnet_tf.layers.updates import GRUUpdate, ResidualUpdate
+from matnet_tf.layers.updates import BottleneckUpdate, GRUUpdate, ResidualUpdate
 from matnet_tf.likelihoods.autoregressive import LocalAutoregression
 from matnet_tf.likelihoods.independent import Likelihood
 from matnet_tf.likelihoods.masked_convolution import MaskedConvolution
@@ -88,6 +88,8 @@ CASES = {
     ),
     "gru, dense": Case(lambda **k: GRUUpdate(4, True, normalization="layer", **k), (DENSE, (3,))),
     "gru, conv": Case(lambda **k: GRUUpdate(4, False, kernel_size=5, **k), (IMAGE, (5, 3, 2))),
+    "bottleneck, dense": Case(lambda **k: BottleneckUpdate(8, True, **k), ((8,), (3,))),
+    "bottleneck, conv": Case(lambda **k: BottleneckUpdate(4, False, **k), (IMAGE, (5, 3, 2))),
     "bottom-up": Case(lambda **k: BottomUpModule(4, False, update="gru", **k), (IMAGE,)),
     "top-down, dense": Case(lambda **k: TopDownModule(4, True, 3, **k), (DENSE, (3,)), with_prior),
     "top-down, conv": Case(
@@ -102,11 +104,22 @@ CASES = {
     "merge, conv": Case(
         lambda **k: MergeModule(4, False, 3, update="gru", normalization="layer", **k), (IMAGE,) * 3
     ),
+    "top-down, bottleneck": Case(
+        lambda **k: TopDownModule(8, False, 2, update="bottleneck", activation="gelu", **k),
+        ((5, 3, 8), (5, 3, 2)),
+        with_prior,
+    ),
+    "merge, bottleneck": Case(
+        lambda **k: MergeModule(8, True, 3, update="bottleneck", **k), ((8,),) * 3
+    ),
     "merge, ladder": Case(lambda **k: MergeModule(4, True, 3, carry=False, **k), (DENSE,) * 3),
     "top": Case(lambda **k: TopModule(5, (3, 2, 4), **k), ((6,),)),
     "final bottom-up": Case(lambda **k: FinalBottomUpModule(5, 3, "tanh", **k), (IMAGE,)),
     "resample, down": Case(lambda **k: Resample((5, 3), (2, 1), 4, 6, **k), (IMAGE,)),
     "resample, up": Case(lambda **k: Resample((5, 3), (9, 6), 4, 2, **k), (IMAGE,)),
+    "resample, nearest": Case(
+        lambda **k: Resample((5, 3), (9, 6), 4, 2, upsampling="nearest", **k), (IMAGE,)
+    ),
     "resample, dense": Case(lambda **k: Resample((5, 3), (1, 1), 4, 6, **k), (IMAGE,)),
     "bernoulli, dense": likelihood(Likelihood, dense=True),
     "normal, pixel": likelihood(Likelihood, likelihood="normal"),

@@ -77,6 +77,19 @@ def test_resampling_halves_and_doubles_odd_and_rectangular_sizes(kernel_size):
         assert layer.compute_output_shape(x.shape) == (2, *b, 5)
 
 
+def test_nearest_upsampling_repeats_rows_and_columns_and_adds_a_bias():
+    for a, b in (((4, 4), (7, 7)), ((7, 7), (28, 28)), ((5, 1), (9, 2)), ((1, 4), (1, 8))):
+        for filters in (3, 5):
+            x = draw(2, *a, 3)
+            layer = Resample(a, b, 3, filters, upsampling="nearest")
+            layer.build(x.shape)
+            npm.randomize(layer)
+            h = npm.conv(x, *npm.weights(layer.steps[0])) if filters == 5 else x
+            rows, columns = (np.arange(m) // -(-m // n) for m, n in zip(b, a, strict=True))
+            close(layer(x), h[:, rows][:, :, columns] + layer.bias.numpy())
+    assert Resample((7, 7), (4, 4), 3, 5, upsampling="nearest").steps  # The way down is the same.
+
+
 def test_resampling_to_or_from_a_dense_state_is_a_dense_layer():
     for a, b, x_shape, shape in (
         ((4, 3), (1, 1), (4, 3, 2), (5,)),

@@ -54,6 +54,14 @@ def test_the_kl_weight_rises_linearly_over_its_warm_up():
     assert settings_at(TrainConfig(), 0, 0.0).kl_weight == 1.0
 
 
+def test_free_bits_and_kl_balancing_fall_linearly_where_asked():
+    config = TrainConfig(free_bits=0.3, free_bits_until=0.8, kl_balancing=0.4)
+    found = [settings_at(config, 0, p)[3:5] for p in (0.0, 0.2, 0.4, 0.8, 1.0)]
+    np.testing.assert_allclose(found, [(1, 1), (0.75, 0.5), (0.5, 0), (0, 0), (0, 0)], atol=1e-12)
+    plain = [settings_at(TrainConfig(free_bits=0.3), 0, p)[3:5] for p in (0.0, 1.0)]
+    assert plain == [(1, 0), (1, 0)]
+
+
 def test_stages_train_one_after_another_and_then_together():
     config = TrainConfig(stage_by_stage=0.6)
     found = [stage_at(config, p, 3) for p in (0.0, 0.19, 0.21, 0.39, 0.41, 0.59, 0.6, 1.0)]

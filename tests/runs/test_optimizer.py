@@ -25,6 +25,20 @@ def variables():
     return [keras.Variable(rng.normal(size=s).astype(np.float32), name=f"v{s}") for s in SHAPES]
 
 
+def test_weight_decay_is_adamw_s_and_a_skipped_step_does_not_decay():
+    ours, theirs = variables(), variables()
+    optimizer, keras_optimizer = (
+        Adam(0.01, weight_decay=0.5),
+        keras.optimizers.AdamW(0.01, weight_decay=0.5),
+    )
+    optimizer.build(ours)
+    for gradient in gradients(4):
+        optimizer.apply_if(tf.constant(False), gradient, ours)
+        optimizer.apply_if(tf.constant(True), gradient, ours)
+        keras_optimizer.apply(gradient, theirs)
+    assert_close(ours, [v.numpy() for v in theirs])
+
+
 class NumpyAdam:
     """Kingma and Ba's Algorithm 1, epsilon outside the root of the uncorrected moment."""
 
