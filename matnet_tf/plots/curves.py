@@ -18,12 +18,13 @@ from matplotlib.ticker import MaxNLocator
 
 from matnet_tf.plots.drawing import DPI, INK
 
-__all__ = ["PIXELS", "bit_areas", "kl_area", "training_curves"]
+__all__ = ["PIXELS", "bit_areas", "kl_area", "kl_bars", "training_curves"]
 
 PIXELS = "pixels"  # Name of the area of `bit_areas` for the pixels given the latents.
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, from the top scale down.
 _HUES = ("#5B5B5B", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_DEAD = "#D55E00"  # The colour of a level that carries nothing.
 _PALE = "#D9D9D9"  # The colour of the pixels' area.
 _FADE = 0.6  # The share of white in the palest shade of a scale.
 
@@ -64,6 +65,31 @@ def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]]) -> Figure
     _draw_areas(axes, steps, values, list(kl), "nats")
     _style(axes, "training step", "KL(q || p), nats per image")
     axes.set_ylim(0, max(1e-3, 1.06 * _settled(steps, values.sum(axis=0)).max()))
+    return figure
+
+
+def kl_bars(kl: Mapping[str, float], alive: float = 0.01) -> Figure:
+    """Draws the KL of every level at one step as bars on a logarithmic axis, the top level first.
+
+    A line marks what a level must carry to count as alive; bars below it are red.
+
+    Args:
+      kl: KL in nats by level name, such as `01_7x7`, in top-down order, all finite.
+      alive: That line, in nats.
+    """
+    figure = Figure(figsize=(max(4.0, 1.5 + 0.3 * len(kl)), 3.5), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    # A KL of 0 has no logarithm; nor may a level be invisible.
+    heights = np.maximum(list(kl.values()), alive / 10)
+    colours = [_DEAD if height < alive else _HUES[1] for height in heights]
+    axes.bar(range(len(kl)), heights, color=colours)
+    axes.axhline(alive, color=INK, linewidth=1.0)
+    axes.set_yscale("log")
+    axes.set_ylim(alive / 20, max(2.0, 1.5 * heights.max()))
+    axes.set_xticks(range(len(kl)), list(kl), rotation=90)
+    axes.set_ylabel("KL, nats per image", fontsize=11, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

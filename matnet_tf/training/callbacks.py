@@ -22,6 +22,7 @@ from matnet_tf.config import TrainConfig
 from matnet_tf.data.loading import Split
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.workdir import read_metrics, write_metrics
+from matnet_tf.training.dead_levels import dead_levels, warning
 from matnet_tf.training.run_clock import RunClock
 from matnet_tf.training.schedules import Settings, settings_at
 from matnet_tf.training.summaries import Summaries
@@ -198,6 +199,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._config, self._workdir, self._checkpoints = config, workdir, checkpoints
         self._clock, self._speed, self._summaries = clock, speed, summaries
         self._validation, self._writes = validation, writes
+        self._reported: list[str] = []  # Dead levels of the last warning.
         self.go_on_from_checkpoint()
 
     def go_on_from_checkpoint(self) -> None:
@@ -238,6 +240,10 @@ class Checkpointing(keras.callbacks.Callback):
         pictures = last or interval % self._config.pictures_every == 0
         with self._checkpoints.averages.in_place():
             self._summaries.write(step, self._rows[-1], pictures)
+        dead = dead_levels(self._rows)
+        if dead and dead != self._reported:
+            print(warning(dead, self.model.config.num_levels), flush=True)
+        self._reported = dead
 
     def _row(self, step):
         model = self.model

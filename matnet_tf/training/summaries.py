@@ -73,8 +73,8 @@ class Summaries(keras.callbacks.Callback):
     def write(self, step: int, row: Row, pictures: bool) -> None:
         """Writes the finite values of a row, with their names as tags, and flushes.
 
-        Pictures are `kl_area`, `samples` (n * n of them; for a conditional model `completions`
-        instead) and `reconstructions` (keeping the top k levels, for several k).
+        Pictures are `kl_area`, `kl_levels`, `samples` (n * n of them; for a conditional model
+        `completions` instead) and `reconstructions` (keeping the top k levels, for several k).
 
         Args:
           step: The global training step.
@@ -107,6 +107,9 @@ class Summaries(keras.callbacks.Callback):
         kl_area = self._kl_area(step, row)
         if kl_area is not None:
             tf.summary.image("kl_area", kl_area[np.newaxis])
+            kl = {name: row[f"kl/{name}"] for name in self.model.config.level_names}
+            bars = drawing.figure_to_array(curves.kl_bars(kl))
+            tf.summary.image("kl_levels", bars[np.newaxis])
         if self.model.config.conditional_stages:
             grid = completion_grid(
                 self.model, self._inputs, _COMPLETIONS, _COMPLETIONS, seed=self.seed

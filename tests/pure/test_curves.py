@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from matnet_tf.plots.curves import bit_areas, kl_area, training_curves
+from matnet_tf.plots.curves import bit_areas, kl_area, kl_bars, training_curves
 
 STEPS = [100, 200, 300]
 KL = {
@@ -82,6 +82,15 @@ def test_a_single_step_is_a_bar_around_it():
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["500"]
     assert axes.get_xlim() == (499.5, 500.5)
+
+
+def test_bars_show_every_level_and_which_are_dead():
+    axes = kl_bars({"00_top": 3.0, "01_fc": 0.002, "02_fc": 0.0}).axes[0]
+    heights = [bar.get_height() for bar in axes.patches]
+    np.testing.assert_allclose(heights, [3.0, 0.002, 0.001])
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[1] == colours[2] != colours[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["00_top", "01_fc", "02_fc"]
 
 
 def test_runs_side_by_side_have_their_own_areas_and_one_axis():

@@ -5,6 +5,7 @@
 import numpy as np
 
 from matnet_tf.config import TrainConfig
+from matnet_tf.training.dead_levels import dead_levels, warning
 from matnet_tf.training.schedules import progress_at, settings_at, stage_at
 
 
@@ -78,3 +79,19 @@ def test_each_stage_that_trains_alone_has_a_warm_up():
     np.testing.assert_allclose([s.learning_rate for s in found], [0, 1, 2, 2, 0, 1, 2, 2, 2])
     assert [s.training_stage for s in found] == [1, 1, 1, 1, 2, 2, 2, 0, 0]
     assert settings_at(TrainConfig(), 5, 0.5, stages=2).training_stage == 0
+
+
+def test_levels_are_dead_that_stay_below_a_hundredth_of_a_nat_at_full_kl_weight():
+    def row(top, below, weight=1.0):
+        return {
+            "step": 1,
+            "kl": top + below,
+            "kl/00_top": top,
+            "kl/01_fc": below,
+            "kl_weight": weight,
+        }
+
+    assert dead_levels([row(2, 0.001), row(2, 0.009)]) == ["01_fc"]
+    for rows in ([], [row(2, 0.0)], [row(2, 0.02), row(2, 0.0)], [row(2, 0.0, 0.9), row(2, 0.0)]):
+        assert dead_levels(rows) == []
+    assert "1 of 2 levels" in warning(["01_fc"], 2) and "01_fc" in warning(["01_fc"], 2)

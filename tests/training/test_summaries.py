@@ -18,7 +18,7 @@ from matnet_tf.training.summaries import Summaries
 
 pytestmark = pytest.mark.usefixtures("module_eagerly")
 
-PICTURES = ["kl_area", "samples", "reconstructions"]
+PICTURES = ["kl_area", "kl_levels", "samples", "reconstructions"]
 IMAGES = (np.random.RandomState(0).rand(3, 8, 8, 1) > 0.5).astype(np.float32)
 
 
