@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -142,8 +141,7 @@ class LogisticMixture(_EightBit, ObservationModel):
     The channels of a pixel share the choice of the component, and within a component depend on
     each other linearly; see `DiscretizedLogisticMixture`. A pixel has R = 1 + 2 C + C (C - 1) / 2
     parameters for each of K components: a logit, C locations, C log-scales, and coefficients, which
-    a tanh bounds. Where they are 0, all components weigh the same, their locations are spread
-    evenly over [0, 1], and channels do not move each other.
+    a tanh bounds. Where they are 0, all components are equal, in the middle of [0, 1].
 
     Args:
       image_shape: Image shape (H, W, C).
@@ -174,8 +172,7 @@ class LogisticMixture(_EightBit, ObservationModel):
         channels = self.image_shape[-1]
         sizes = [1, channels, channels, num_pairs(channels)]
         parts = tf.split(tf.cast(parameters, tf.float32), sizes, axis=-2)
-        spread = (2 * np.arange(self.components, dtype=np.float32) + 1) / self.components - 1
-        loc = clipped_mean(parts[1] + spread)
+        loc = clipped_mean(parts[1])
         scale = tf.exp(bounded(parts[2] + self.first_log_scale, LOG_SCALE_BOUND))
         logits = tf.squeeze(parts[0], axis=-2)
         return logits, 0.5 + 0.5 * loc, 0.5 * scale, tf.tanh(parts[3])

@@ -176,13 +176,12 @@ def logistic_log_probs(x, loc, scale):
 
 def logistic_mixture_log_probs(x, parameters):
     """Log-masses of pixels, [B, H, W], from the parameters [B, H, W, R, K] of PixelCNN++."""
-    channels, components = x.shape[-1], parameters.shape[-1]
+    channels = x.shape[-1]
     rows = list(np.moveaxis(np.float64(parameters), -2, 0))
     total = rows[0] - log_sum_exp(rows[0])[..., None]
     pairs = iter(np.tanh(rows[1 + 2 * channels :]))
     for c in range(channels):
-        loc = rows[1 + c] + np.linspace(1 / components - 1, 1 - 1 / components, components)
-        loc = loc + sum(next(pairs) * (2 * x[..., [j]] - 1) for j in range(c))
+        loc = rows[1 + c] + sum(next(pairs) * (2 * x[..., [j]] - 1) for j in range(c))
         scale = np.exp(7 * np.tanh((rows[1 + channels + c] - 2) / 7))
         total = total + logistic_log_probs(x[..., [c]], loc, scale)
     return log_sum_exp(total)
