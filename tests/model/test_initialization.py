@@ -78,8 +78,9 @@ def test_priors_start_at_n_0_1_and_posteriors_near_it():
             prior, posterior = (d.distribution for d in (level.prior, level.posterior))
             np.testing.assert_array_equal(prior.mean(), np.zeros_like(prior.mean()))
             np.testing.assert_array_equal(prior.stddev(), np.ones_like(prior.stddev()))
-            assert 0 < np.abs(posterior.mean()).max() < 0.5
-            np.testing.assert_allclose(posterior.stddev(), 1, atol=0.2)
+            near = 1.0 if level.name == "00_top" else 0.1
+            assert 0 < np.abs(posterior.mean()).max() < near
+            np.testing.assert_allclose(posterior.stddev(), 1, atol=0.8 * near)
 
 
 @pytest.mark.parametrize("update", ["residual", "gru", "bottleneck"])
