@@ -107,6 +107,7 @@ class GradientNorms(keras.layers.Layer):
         self.count = self.add_weight(
             shape=(), dtype="int64", initializer="zeros", trainable=False, name="count"
         )
+        self.built = True  # Else Keras would call the whole model before `fit`, to build it.
 
     def median(self) -> tf.Tensor:
         """The median; infinity before the first 20 steps."""

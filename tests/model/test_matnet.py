@@ -91,9 +91,10 @@ def test_weights_are_a_function_of_the_seed_and_not_of_global_state():
     keras.utils.set_random_seed(2)
     equal(first, MatNet(SMALL, seed=7).get_weights())
     other = MatNet(SMALL, seed=8).get_weights()
-    differ = [not np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1]
-    assert all(differ) and len(differ) > 10
-    kernels = [k for k in MatNet(config_of("bernoulli")).get_weights() if k.ndim > 1]
+    # The heads of the priors start at zero.
+    drawn = [(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1 and a.any()]
+    assert len(drawn) > 10 and not any(np.array_equal(a, b) for a, b in drawn)
+    kernels = [k for k in MatNet(config_of("bernoulli")).get_weights() if k.ndim > 1 and k.any()]
     assert len({k.tobytes() for k in kernels}) == len(kernels), "equal kernels would stay equal"
 
 
@@ -315,9 +316,10 @@ def test_models_of_every_size_and_kind_train_and_sample(eagerly):
         x = images("logistic" if config.likelihood != "bernoulli" else "bernoulli", 6)
         x = np.resize(x, (6, *config.image_shape))
         model.adapt([x])
-        model.compile(optimizer="sgd", run_eagerly=True)
+        model.compile(optimizer="adam", run_eagerly=True)
         before = [v.numpy() for v in model.trainable_variables]
-        assert np.isfinite(model.train_step(x)["elbo"]) and not int(model.skipped.numpy()), name
+        for _ in range(3):  # A prior's head starts at 0, so what lies before it moves later.
+            assert np.isfinite(model.train_step(x)["elbo"]) and not int(model.skipped.numpy()), name
         after = [v.numpy() for v in model.trainable_variables]
         # A masked kernel over one pixel reads nothing and gets no gradient.
         same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True) if a.ndim > 1]
