@@ -17,6 +17,7 @@ def epochs_of(images, count):
     return np.stack([x.numpy().ravel() for _, x in dataset]).astype(int)
 
 
+@pytest.mark.slow
 def test_no_order_returns_and_a_class_is_spread_as_by_a_permutation():
     size, batch, epochs = 1350, 100, 600
     order = epochs_of(MemoryImages(np.arange(size).reshape(-1, 1, 1, 1)), epochs)

@@ -160,6 +160,7 @@ def test_evaluation_keeps_the_order_asked_for(directory, kind):
 # Draws.
 
 
+@pytest.mark.slow
 def test_draws_are_made_anew_each_time_training_sees_an_image(directory):
     grey = numbered(TRAIN) / 255.0
     dataset = load(directory, binarization="dynamic").training_dataset(TRAIN, seed=5)
@@ -193,6 +194,7 @@ def test_the_draw_for_evaluation_is_one_for_each_image(directory, kind):
         assert not np.array_equal(every, other[0]) and not np.array_equal(masks, other[1])
 
 
+@pytest.mark.slow
 def test_the_draws_of_validation_are_not_those_of_the_test_split(directory):
     grey = MemoryImages(np.full((50, *SHAPE), 128, np.uint8))
     for settings in DRAWN[:2]:
@@ -234,6 +236,7 @@ def test_masks_leave_the_images_as_they_are_without(directory, kind):
         np.testing.assert_array_equal(evaluated(masked), evaluated(whole))
 
 
+@pytest.mark.slow
 def test_training_masks_are_drawn_anew_each_time_an_image_is_seen(directory):
     for settings, count in ((OCCLUDERS, 40), ({"mask": "pixels"}, 40), ({"mask": "quadrants"}, 1)):
         batches = take(load(directory, **settings).training_dataset(TRAIN, seed=5), 40)

@@ -175,6 +175,7 @@ def test_samples_of_an_image_are_rows_sample_first_and_bottom_up_runs_once():
     assert model.hierarchy.encode(x).top.shape[0] == 3
 
 
+@pytest.mark.slow
 def test_levels_below_the_inferred_ones_come_from_the_prior():
     model = made()
     x = images(model)

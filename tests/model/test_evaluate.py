@@ -40,6 +40,7 @@ def test_every_batch_of_an_evaluation_or_prediction_has_its_own_noise(two_device
     assert evaluated(two_devices, steps_per_execution=2)[0] == pytest.approx(elbo, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_images_left_out_of_the_means_are_reported(capsys):
     model, x = made(), images(6)
     elbo = model.hierarchy.bound_and_trace

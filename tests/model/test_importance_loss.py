@@ -75,6 +75,7 @@ def test_the_loss_is_minus_the_log_mean_exp_of_the_log_weights(name, eagerly):
         np.testing.assert_allclose(part, samples.numpy().reshape(4, 3).mean(0), rtol=1e-4)
 
 
+@pytest.mark.slow
 @every_model
 def test_both_gradients_are_their_definitions(name, eagerly):
     model, weight = made(name), 0.3
@@ -154,6 +155,7 @@ def test_the_gradient_of_an_exact_guide_has_no_noise(eagerly):
 # Steps.
 
 
+@pytest.mark.slow
 def test_one_sample_takes_the_step_of_the_elbo(monkeypatch):
     models = made(), made(num_samples=1)
     monkeypatch.delattr(elbo_model, "importance_loss")
@@ -189,6 +191,7 @@ def test_a_stage_trains_alone_on_the_weights_of_its_own_latents():
     assert all((metrics[f"kl/{n}"] == 0) == (i > 2) for i, n in enumerate(model.config.level_names))
 
 
+@pytest.mark.slow
 def test_losses_in_mixed_bfloat16_are_float32_and_near_the_exact_ones(eagerly):
     exact = made()
     keras.config.set_dtype_policy("mixed_bfloat16")

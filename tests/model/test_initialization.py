@@ -68,6 +68,7 @@ def test_the_first_pass_and_gradient_do_not_depend_on_the_depth(update, activati
             assert 0.5 < rows[-1][1] / rows[0][0] < 2, case
 
 
+@pytest.mark.slow
 def test_priors_start_at_n_0_1_and_posteriors_near_it():
     conditional = dataclasses.replace(CONFIG, conditional_stages=1)
     x = np.random.default_rng(0).integers(0, 2, (4, *SHAPE)).astype(np.float32)

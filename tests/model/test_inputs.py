@@ -243,6 +243,7 @@ def test_wrong_data_sets_get_one_clear_line(model):
     assert model.fit(dataset(own()), epochs=2, initial_epoch=2, verbose=0).epoch == []
 
 
+@pytest.mark.slow
 def test_wrong_data_for_a_conditional_model_get_one_clear_line():
     conditional = ConditionalMatNet(ONE)
     conditional.compile(optimizer="sgd", run_eagerly=True)

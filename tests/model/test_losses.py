@@ -78,6 +78,7 @@ def test_the_floor_is_that_of_the_global_batch_on_two_devices(two_devices):
         np.testing.assert_allclose(found, [0.5, 1.5])
 
 
+@pytest.mark.slow
 def test_the_median_of_recent_norms_follows_the_run():
     norms, recent = GradientNorms(), []
     for step, norm in enumerate(np.random.default_rng(0).lognormal(size=230)):

@@ -250,6 +250,7 @@ def test_the_local_model_learns_what_pixels_say_of_each_other():
     assert np.mean(drawn[..., 0] == drawn[..., 1]) > 0.95
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_equal_with_its_optimizer_and_settings(tmp_path, eagerly):
     model, _ = fitted(small_images())
     settings = ElboLoss(clip_norm=5.0, skip_norm=50.0, max_skipped=7, kl_schedule="squared")
