@@ -130,8 +130,8 @@ class ElboLoss:
 
     def __post_init__(self):
         check_fields(self)
-        others = {"entropy_penalty": 0.0, "free_bits": 0.0, "kl_balancing": 0.0}
-        given = [name for name, unset in others.items() if getattr(self, name) != unset]
+        others = ("entropy_penalty", "free_bits", "kl_balancing")
+        given = [name for name in others if getattr(self, name)]
         given += ["kl_schedule 'squared'"] if self.kl_schedule == "squared" else []
         require(
             not given or not self.importance_weighted,

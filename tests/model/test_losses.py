@@ -66,7 +66,7 @@ def test_kl_balancing_weighs_a_level_by_what_a_unit_of_it_carries():
 
 @pytest.mark.slow
 def test_the_floor_is_that_of_the_global_batch_on_two_devices(two_devices):
-    """The images of one device carry less than the floor, those of both more."""
+    """Means of two levels, over the images of both devices."""
 
     @tf.function
     def means():
