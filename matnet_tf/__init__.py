@@ -13,9 +13,13 @@ loaded.
 import importlib
 import os
 
+from matnet_tf.registration import check_backend, register, register_with_keras
+
 # oneDNN is off by default on some processors and roughly doubles training there; it must be asked
 # for before TensorFlow is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+register_with_keras()
 
 # Where public names are: `name -> module`, or `name -> module:name` of an alias.
 _NAMES = {
@@ -33,6 +37,8 @@ _NAMES = {
     "Stage": "config:Scale",  # The name that `Scale` had.
     "TrainConfig": "config",
     "__version__": "version",
+    "load": "runs.models",
+    "suggest": "data.suggestion",
 }
 _MODULES = {
     "bounds": "model.bounds",
@@ -45,12 +51,14 @@ __all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604 - every name is a string.
 
 
 def __getattr__(name):
-    if name in _NAMES:
-        module, _, attribute = _NAMES[name].partition(":")
-        return getattr(importlib.import_module(f"matnet_tf.{module}"), attribute or name)
-    if name in _MODULES:
-        return importlib.import_module(f"matnet_tf.{_MODULES[name]}")
-    raise AttributeError(f"module 'matnet_tf' has no attribute {name!r}")
+    if name not in _NAMES and name not in _MODULES:
+        raise AttributeError(f"module 'matnet_tf' has no attribute {name!r}")
+    module, _, attribute = _NAMES.get(name, _MODULES.get(name)).partition(":")
+    if module not in ("config", "version"):
+        check_backend()
+        register()
+    found = importlib.import_module(f"matnet_tf.{module}")
+    return getattr(found, attribute or name) if name in _NAMES else found
 
 
 def __dir__():

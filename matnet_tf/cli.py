@@ -19,9 +19,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import config, flags
+from matnet_tf import config, flags, sentences
+from matnet_tf.config.suggestion import SIZES
 from matnet_tf.files import config_path
 from matnet_tf.flags import Flag
+from matnet_tf.startup import importing
 from matnet_tf.version import __version__
 
 __all__ = ["PROGRAMS", "Program", "main"]
@@ -34,6 +36,7 @@ _WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints a
 _RUN = dataclasses.replace(_WORKDIR, check=config_path)  # A work directory that exists already.
 _WEIGHTS = next(f for f in flags.flags_of(config.EvaluateConfig) if f.name == "weights")
 _DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
+_JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
 _DEBUG = Flag("debug", "show the traceback of an error", False, bool)
 
 
@@ -46,11 +49,15 @@ class Program:
         Returns an exit status, or None for 0.
       tree: Dataclass of `matnet_tf.config` whose fields are flags, or None.
       extra: Flags that are not fields of `tree`.
+      base: See `flags.parse`.
+      first: Names of the flags that `--help` lists; empty for all.
     """
 
     main: Callable[..., int | None]
     tree: type | None
     extra: tuple[Flag, ...]
+    base: Callable[[dict[str, Any]], Any] | None = None
+    first: tuple[str, ...] = ()
 
     @property
     def flags(self) -> list[Flag]:
@@ -61,11 +68,11 @@ class Program:
 PROGRAMS: dict[str, Program] = {}
 
 
-def _program(*extra: Flag, tree: type | None = None) -> Callable:
-    """Decorates the main function of a program."""
+def _program(*extra: Flag, tree: type | None = None, **more: Any) -> Callable:
+    """Decorates the main function of a program; `more` are other fields of `Program`."""
 
     def register(function):
-        PROGRAMS[function.__name__] = Program(function, tree, (*extra, _DEBUG))
+        PROGRAMS[function.__name__] = Program(function, tree, (*extra, _DEBUG), **more)
         return function
 
     return register
@@ -100,11 +107,12 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a program, calls it, and reports its errors in one line."""
     program, debug = PROGRAMS[name], False
     try:
-        if {"--help", "-help", "-h"} & set(arguments):
+        if {"--help", "-help", "-h", "--help_all"} & set(arguments):
+            first = () if "--help_all" in arguments else program.first
             about = program.main.__doc__
-            print(flags.help_text(f"matnet {name}", program.tree, program.extra, about))
+            print(flags.help_text(f"matnet {name}", program.tree, program.extra, about, first))
             return 0
-        values, keywords = flags.parse(program.tree, program.extra, arguments)
+        values, keywords = flags.parse(program.tree, program.extra, arguments, program.base)
         debug = keywords.pop("debug")
         return program.main(*values, **keywords) or 0
     except Exception as error:
@@ -112,11 +120,17 @@ def _run(name: str, arguments: Sequence[str]) -> int:
             raise
         if debug:
             traceback.print_exc()
+        line = flags.as_typed(line, program.tree)
         print(f"matnet {name}: error: {line}", file=sys.stderr)
         return getattr(error, "exit_status", _USAGE_ERROR)
     except KeyboardInterrupt:
         print(f"matnet {name}: interrupted", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _report(record: dict[str, Any], as_json: bool, sentence: Callable, *arguments: Any) -> None:
+    """Prints a program's result: in JSON for other programs, or in words for people."""
+    print(json.dumps(record) if as_json else sentence(record, *arguments))
 
 
 def _overview() -> str:
@@ -134,8 +148,11 @@ def _overview() -> str:
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
     Flag("overwrite", "replace a data set that exists", False, bool),
     Flag("size", "HEIGHTxWIDTH to which an image folder is resized; empty keeps the size", ""),
+    Flag("crop", "side of the tiles into which an image folder is cut; 0 does not cut", 0, int),
 )
-def prepare(data_name: str, data_dir: str, source: str, overwrite: bool, size: str) -> None:
+def prepare(
+    data_name: str, data_dir: str, source: str, overwrite: bool, size: str, crop: int
+) -> None:
     """Prepares a data set for training, from local files or by TFDS's own download.
 
     With --source, no network is needed. The folder must contain:
@@ -143,16 +160,19 @@ def prepare(data_name: str, data_dir: str, source: str, overwrite: bool, size: s
       binarized_mnist       binarized_mnist_{train,valid,test}.amat
       omniglot28            chardata.mat
       cifar10               data_batch_{1..5}.bin and test_batch.bin, the binary version
-      image_folder          {train,test}/[CLASS/]*.{png,jpg}, or images, of which 10% are for tests
+      image_folder          {train,test}/[CLASS/]*, or images, of which 10% are for tests
+                            (PNG, JPEG, WebP, BMP)
     Without --source, TFDS downloads the data set; it has all of the above except omniglot28 and
     image_folder, and many more.
     """
     settings = config.DataConfig(name=data_name, dir=data_dir)
     pair = _size(size) if size else None
-    with flags.importing():
+    if crop < 0:
+        raise ValueError(f"--crop must be at least 0; got {crop}")
+    with importing():
         from matnet_tf.data import prepare as preparation
 
-    print(preparation.prepare(settings, source, overwrite, pair))
+    print(preparation.prepare(settings, source, overwrite, pair, crop))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -163,18 +183,61 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-@_program(_WORKDIR, tree=config.Experiment)
-def train(experiment: config.Experiment, workdir: str) -> int:
-    """Trains a model in a work directory; the same command resumes an interrupted run.
+def _experiment(given: dict[str, Any]) -> config.Experiment | None:
+    """What the flags of `train` change: the run to resume, or a model that suits the data."""
+    if os.path.isfile(os.path.join(given["workdir"], "config.json")):
+        from matnet_tf.runs.workdir import read_experiment
 
-    The last line of the output is the run's record, in JSON. Exit status: 0 when the run is
-    complete, 2 after an error, 75 if SIGTERM ended it early.
+        return read_experiment(given["workdir"])
+    if {"model.image_shape", "model.scales"} & set(given):
+        return None
+    data = {name[5:]: value for name, value in given.items() if name.startswith("data.")}
+    with importing():
+        from matnet_tf.data.suggestion import suggest_for
+
+    size = given.get("model.size", "medium")
+    model, settings, kind = suggest_for(config.DataConfig(**data), size)
+    height, width, channels = model.image_shape
+    scales = ",".join(map(str, model.scales))
+    print(
+        f"train: {settings.name} has {kind} images of {height}x{width}x{channels}: a {size} model, "
+        f"--model.scales={scales} --model.likelihood={model.likelihood}",
+        flush=True,
+    )
+    return config.Experiment(model=model, data=settings)
+
+
+@_program(
+    _WORKDIR,
+    Flag(
+        "model.size",
+        "size of the model that suits the data, where --model.scales and --model.image_shape are "
+        "not given",
+        "medium",
+        choices=tuple(SIZES),
+    ),
+    _JSON,
+    tree=config.Experiment,
+    base=_experiment,
+    first=(
+        *("workdir", "model.size", "model.scales", "data.name", "data.dir"),
+        *("data.validation_images", "train.steps", "train.max_seconds", "train.batch_size"),
+        *("train.learning_rate", "seed"),
+    ),
+)
+def train(experiment: config.Experiment, workdir: str, model_size: str, json: bool) -> int:
+    """Trains a model in a work directory; --workdir alone resumes an interrupted run.
+
+    Without --preset or a network (--model.scales), the model is made to suit the data. A finished
+    run goes on with a larger --train.steps. Exit status: 0 when the run is complete, 2 after an
+    error, 75 if SIGTERM ended it early.
     """
-    with flags.importing():
+    del model_size  # `_experiment` has used it.
+    with importing():
         from matnet_tf.training import train as training
 
     record = training.train(experiment, workdir, _STARTED)
-    print(json.dumps(record))
+    _report(record, json, sentences.of_training, workdir)
     return os.EX_TEMPFAIL if record.get("interrupted") else os.EX_OK
 
 
@@ -182,19 +245,23 @@ def train(experiment: config.Experiment, workdir: str) -> int:
     _RUN,
     _DATA_DIR,
     Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
+    _JSON,
     tree=config.EvaluateConfig,
 )
-def evaluate(settings: config.EvaluateConfig, workdir: str, data_dir: str, devices: int) -> None:
+def evaluate(
+    settings: config.EvaluateConfig, workdir: str, data_dir: str, devices: int, json: bool
+) -> None:
     """Measures the importance-weighted bound of a trained model, in nats per image.
 
-    Appends a record to evaluation.json in the work directory and prints it as the last line, in
-    JSON. The same command resumes an interrupted evaluation. Several processes, on one machine or
-    on several that share the work directory, divide the images among them.
+    Appends a record to evaluation.json in the work directory. The same command resumes an
+    interrupted evaluation. Several processes, on one machine or on several that share the work
+    directory, divide the images among them.
     """
-    with flags.importing():
+    with importing():
         from matnet_tf.evaluation import evaluate as evaluation
 
-    print(json.dumps(evaluation.evaluate(workdir, settings, data_dir, devices)))
+    record = evaluation.evaluate(workdir, settings, data_dir, devices)
+    _report(record, json, sentences.of_evaluation, workdir)
 
 
 @_program(
@@ -202,10 +269,11 @@ def evaluate(settings: config.EvaluateConfig, workdir: str, data_dir: str, devic
     Flag("output", "CSV file to write; empty is WORKDIR/scores/NAME_SPLIT.csv", ""),
     Flag("inliers", "CSV file of images that are not outliers, written with the same model", ""),
     *flags.changes_of(config.DataConfig, "data."),
+    _JSON,
     tree=config.ScoreConfig,
 )
 def score(
-    settings: config.ScoreConfig, workdir: str, output: str, inliers: str, **data: Any
+    settings: config.ScoreConfig, workdir: str, output: str, inliers: str, json: bool, **data: Any
 ) -> None:
     """Scores every image of a data set with a trained model, to detect outliers.
 
@@ -214,17 +282,14 @@ def score(
     settings. The data set is the run's own by default; --data.name selects another one with images
     of the same shape, and the run's settings hold for data flags that are not given. Images of
     another data set are preprocessed as the run's were (binarized, or dequantized), and its splits
-    are train and test. With --inliers, also prints the AUROC of each score. The last line is the
-    record, in JSON.
+    are train and test. With --inliers, also prints the AUROC of each score.
     """
-    with flags.importing():
+    with importing():
         from matnet_tf.evaluation import scores
 
     changes = {name.removeprefix("data_"): value for name, value in data.items()}
     record = scores.score(workdir, settings, changes, output, inliers)
-    for name, area in record.get("auroc", {}).items():
-        print(f"AUROC {name:<14}{area:.4f}")
-    print(json.dumps(record))
+    _report(record, json, sentences.of_scores)
 
 
 @_program(
@@ -239,63 +304,62 @@ def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...]) -> 
     The figures are samples, reconstructions that keep the top levels, the KL of every level, the
     share of bits per level (with --compare, of several runs side by side), and training curves.
     """
-    with flags.importing():
+    with importing():
         from matnet_tf.plots import figures as drawing
 
     print(*drawing.write_figures(workdir, weights, seed, compare), sep="\n")
 
 
-@_program(_RUN, _DATA_DIR, tree=config.ClusterConfig)
-def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str) -> None:
+@_program(_RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
+def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: bool) -> None:
     """Shows which classes a model with a mixture prior has found without labels.
 
     Assigns images to the mixture's components and measures purity and normalized mutual information
     against the labels, beside those of k-means on pixels and on the top latents. For a model
     without a mixture it measures only k-means, with --components clusters. Writes clusters.csv and
     clusters.json to the work directory and, for a mixture, figures/classes.png and
-    figures/components.png. Prints their paths; the last line is the record, in JSON.
+    figures/components.png. Prints their paths.
     """
-    with flags.importing():
+    with importing():
         from matnet_tf.evaluation import clusters
 
     record = clusters.cluster(workdir, settings, data_dir)
-    print(*record["files"], sep="\n")
-    print(json.dumps(record))
+    _report(record, json, sentences.of_clusters)
 
 
 @_program(
     _RUN,
     Flag("images", "PNG and JPEG files, or folders of them; with commas", type=tuple[str, ...]),
     Flag("output", "folder to write to; empty is WORKDIR/imputations", ""),
+    _JSON,
     tree=config.ImputeConfig,
 )
 def impute(
-    settings: config.ImputeConfig, workdir: str, images: tuple[str, ...], output: str
+    settings: config.ImputeConfig, workdir: str, images: tuple[str, ...], output: str, json: bool
 ) -> int:
     """Fills in missing pixels of image files with a trained conditional model.
 
     Writes NAME_1.png to NAME_K.png for every image (K completions, which keep the known pixels as
     they are) and NAME_mean.png (their mean), contact_sheet.png, and the record imputations.json.
-    Exactly one of --masks, --missing_colour and --rectangles says which pixels are missing. Images
-    larger than the model's are filled window by window, each given the pixels known or filled so
-    far.
+    Exactly one of --masks, --missing_colour, --transparent and --rectangles says which pixels are
+    missing. Images larger than the model's are filled window by window, each given the pixels known
+    or filled so far.
 
-    The last line is the record, in JSON. Exit status: 0 when all images are done; 1 if some were
-    skipped, which stderr and the record name with the reason; 2 after an error, or if no image was
-    left.
+    Exit status: 0 when all images are done; 1 if some were skipped, which stderr and the record
+    name with the reason; 2 after an error, or if no image was left.
     """
-    with flags.importing():
+    with importing():
         from matnet_tf.imputation import impute as imputation
 
     record = imputation.impute_files(workdir, images, settings, output)
-    print(json.dumps(record))
+    _report(record, json, sentences.of_imputations)
     return 1 if record["skipped"] else 0
 
 
 @_program(_RUN, _WEIGHTS)
 def export(workdir: str, weights: str) -> None:
     """Exports a trained model as a SavedModel and prints its path."""
-    with flags.importing():
+    with importing():
         from matnet_tf.serving import export as exporting
 
     print(exporting.export(workdir, weights=weights))

@@ -9,10 +9,8 @@ other libraries stay untouched. Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import gc
 import inspect
 import os
 import pathlib
@@ -20,7 +18,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -30,10 +28,10 @@ from matnet_tf.files import reason_of
 
 __all__ = [
     "Flag",
+    "as_typed",
     "changes_of",
     "flags_of",
     "help_text",
-    "importing",
     "one_line",
     "parse",
     "preset_names",
@@ -142,31 +140,35 @@ def preset_path(name: str) -> str:
     return str(_PRESETS / f"{name}.flags")
 
 
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Speeds up the import of TensorFlow by a third: garbage collection waits until it is over.
-
-    Later collections skip the imported objects, so that programs also end sooner.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def one_line(error: Exception) -> str | None:
     """Returns an error's message in one line, or None if the error is a defect of the program."""
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (ValueError, OSError, ImportError)):
         return " ".join(str(error).split())  # Messages of libraries may span lines.
     if any(kind.__name__ in _SYSTEM_ERRORS for kind in type(error).__mro__):
         return reason_of(error)
     return None
 
 
+def as_typed(message: str, tree: type | None) -> str:
+    """Returns an error's message with flags in place of the fields of dataclasses.
+
+    Args:
+      message: Such as "TrainConfig.steps must be at least 1".
+      tree: Dataclass whose fields are the program's flags, or None.
+    """
+    prefixes = {"ModelConfig": "model.", "DataConfig": "data.", "TrainConfig": "train."}
+    prefixes["ElboLoss"] = "train."
+    if tree is not None:
+        prefixes |= {kind.__name__: "" for kind in tree.__mro__}
+    pattern = rf"\b({'|'.join(prefixes)})\.(?=[a-z])"
+    return re.sub(pattern, lambda match: f"--{prefixes[match[1]]}", message)
+
+
 def parse(
-    tree: type | None, extra: Sequence[Flag], arguments: Sequence[str]
+    tree: type | None,
+    extra: Sequence[Flag],
+    arguments: Sequence[str],
+    base: Callable[[dict[str, Any]], Any] | None = None,
 ) -> tuple[list[Any], dict[str, Any]]:
     """Parses a command line, including flagfiles; if a flag is given twice, the last value wins.
 
@@ -174,6 +176,8 @@ def parse(
       tree: Dataclass whose fields are flags, or None. `Experiment` also accepts `--preset`.
       extra: Further flags.
       arguments: Command line without the program's name.
+      base: Called with the values given, by flag; returns a dataclass for the values that are not.
+        By default they are those of `tree`.
 
     Returns:
       A list with the dataclass (empty without a tree), and the values of the extra flags by
@@ -194,7 +198,7 @@ def parse(
         for f in extra
         if f.name in given or not f.optional
     }
-    values = [_build(tree, given)] if tree else []
+    values = [_build(tree, given, base(given) if base else None)] if tree else []
     for flag in extra:
         if flag.check and flag.name in given:
             flag.check(given[flag.name])
@@ -261,15 +265,18 @@ def _scalar(kind: type, text: str) -> Any:
         raise ValueError(f"expected {expected}, not {text!r}") from None
 
 
-def _build(tree: type, given: dict[str, Any], prefix: str = "") -> Any:
-    """Returns a dataclass tree with the given values, and its own defaults elsewhere."""
+def _build(tree: type, given: dict[str, Any], base: Any = None, prefix: str = "") -> Any:
+    """Returns a dataclass tree with the given values, and elsewhere those of `base`, or its own."""
     hints, arguments = typing.get_type_hints(tree), {}
     for field in dataclasses.fields(tree):
         name, hint = prefix + field.name, hints[field.name]
+        default = getattr(base, field.name) if base is not None else None
         if dataclasses.is_dataclass(hint):
-            arguments[field.name] = _build(hint, given, name + ".")
+            arguments[field.name] = _build(hint, given, default, name + ".")
         elif name in given:
             arguments[field.name] = given[name]
+        elif base is not None:
+            arguments[field.name] = default
     return tree(**arguments)
 
 
@@ -318,7 +325,13 @@ def _flagfile_lines(path: str) -> list[str]:
     return list(flags.values())
 
 
-def help_text(command: str, tree: type | None, extra: Sequence[Flag], description: str) -> str:
+def help_text(
+    command: str,
+    tree: type | None,
+    extra: Sequence[Flag],
+    description: str,
+    first: Sequence[str] = (),
+) -> str:
     """Returns the text of `--help`; flags are grouped by the part of their name before the dot.
 
     Args:
@@ -326,9 +339,11 @@ def help_text(command: str, tree: type | None, extra: Sequence[Flag], descriptio
       tree: Dataclass whose fields are flags, or None.
       extra: Further flags.
       description: What the program does, as a docstring.
+      first: Names of the flags to list; empty for all.
     """
     groups: dict[str, list[Flag]] = {}
-    for flag in [*extra, *(flags_of(tree) if tree else ())]:
+    known = [*extra, *(flags_of(tree) if tree else ())]
+    for flag in (f for f in known if not first or f.name in first):
         groups.setdefault(flag.name.rpartition(".")[0], []).append(flag)
     required = "".join(f"--{f.name}=... " for f in extra if f.required)
     lines = [inspect.cleandoc(description), "", f"Usage: {command} {required}[--FLAG=VALUE ...]"]
@@ -336,6 +351,8 @@ def help_text(command: str, tree: type | None, extra: Sequence[Flag], descriptio
         lines += ["", f"Flags of {group or 'the program'}, with their defaults:"]
         for flag in members:
             lines += _entry(f"--{flag.name}={_text(flag.default)}", _about(flag))
+    if first:
+        lines += ["", f"These are the flags used most; --help_all lists all {len(known)}."]
     lines += ["", "Files of flags:"]
     if tree is config.Experiment:
         names = ", ".join(preset_names())

@@ -11,12 +11,12 @@ from tqdm import tqdm
 __all__ = ["image_progress"]
 
 
-def image_progress(program: str, total: int, done: int = 0) -> tqdm:
+def image_progress(program: str, total: int | None = None, done: int = 0) -> tqdm:
     """Opens a bar on stderr; in a log it is a new line every ten seconds at most.
 
     Args:
       program: Name at the start of the bar, such as `evaluate`.
-      total: Number of images in all.
+      total: Number of images in all; None if it is not known.
       done: Number of images that an earlier session processed.
     """
     how = {"mininterval": 0.1}

@@ -101,7 +101,7 @@ class DataConfig:
     )
     mask_file: str = field(
         "",
-        "PNG or JPEG file of the images' size, for mask file: white (128 and above) where a pixel "
+        "picture file of the images' size, for mask file: white (128 and above) where a pixel "
         "is known and black where it is hidden, in every image",
     )
 

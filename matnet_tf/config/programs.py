@@ -133,16 +133,17 @@ class Rectangle:
 class ImputeConfig:
     """Settings of `matnet impute`: which pixels are missing, and how they are completed.
 
-    Exactly one of `masks`, `missing_colour` and `rectangles` says which pixels are missing.
+    Exactly one of `masks`, `missing_colour`, `transparent` and `rectangles` says which pixels are
+    missing.
 
     Raises:
-      ValueError: If none or several of the three are given, or a field is out of range.
+      ValueError: If none or several of the four are given, or a field is out of range.
     """
 
     masks: str = field(
         "",
         "a mask for all images, or a folder with a mask for each image, of the same name but for "
-        "the extension: PNG or JPEG files of the image's size, white (128 and above) where a pixel "
+        "the extension: picture files of the image's size, white (128 and above) where a pixel "
         "is known and black where it is missing; transparency is ignored",
     )
     missing_colour: tuple[int, ...] = field(
@@ -155,6 +156,7 @@ class ImputeConfig:
         at_least=0,
         at_most=255,
     )
+    transparent: bool = field(False, "pixels that are more transparent than opaque are missing")
     rectangles: tuple[str, ...] = field(
         (), "TOP:LEFT:HEIGHTxWIDTH,... in pixels: missing in every image"
     )
@@ -171,7 +173,7 @@ class ImputeConfig:
     def __post_init__(self):
         make_tuple(self, "missing_colour", "rectangles")
         check_fields(self)
-        sources = ("masks", "missing_colour", "rectangles")
+        sources = ("masks", "missing_colour", "transparent", "rectangles")
         given = [name for name in sources if getattr(self, name)]
         require(
             len(given) == 1,

@@ -66,9 +66,12 @@ def _from_plain(hint: Any, value: Any) -> Any:
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:
     """Returns lines `field: ours, not theirs` for settings that differ between two experiments.
 
-    Settings that only limit a run, or say where its data is, do not count.
+    Settings that only limit a run, or say where its data is, do not count; neither does a larger
+    number of steps.
     """
     flat_ours, flat_theirs = _flatten(to_dict(ours)), _flatten(to_dict(theirs))
+    if flat_ours["train.steps"] > flat_theirs["train.steps"]:
+        flat_theirs["train.steps"] = flat_ours["train.steps"]
     return [
         f"{name}: {flat_ours[name]}, not {flat_theirs[name]}"
         for name in flat_ours

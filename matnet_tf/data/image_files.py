@@ -22,7 +22,8 @@ from matnet_tf.config import ImputeConfig, Rectangle
 
 __all__ = ["SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask", "shape"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # No other is opened, whatever a file's name says.
 # Pillow raises these for files that are damaged, of another kind, or suspiciously large.
 _PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error),
@@ -33,7 +34,7 @@ _KNOWN = 128  # The darkest grey of a mask that still means known.
 
 
 def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib.Path]:
-    """Returns the files in the order given; a folder stands for its PNG and JPEG files, sorted.
+    """Returns the files in the order given; a folder stands for its picture files, sorted.
 
     Args:
       paths: Files and folders, or a single one.
@@ -41,7 +42,7 @@ def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib
     Raises:
       ValueError: If there are no paths, one does not exist, or a folder holds no images.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else _with_commas(paths)
     if not paths:
         raise ValueError("expected a file or a folder of images, or several; got none")
     found = []
@@ -56,18 +57,37 @@ def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib
     return list({os.path.abspath(path): path for path in found}.values())
 
 
+def _with_commas(paths: Sequence[str | os.PathLike]) -> list[str | os.PathLike]:
+    """The paths, with those put together again that a comma within them has split."""
+    whole, rest = [], list(paths)
+    while rest:
+        ends = range(len(rest), 1, -1) if not os.path.exists(rest[0]) else ()
+        joined = (",".join(map(os.fspath, rest[:end])) for end in ends)
+        path = next((path for path in joined if os.path.exists(path)), rest[0])
+        whole.append(path)
+        del rest[: 1 if path is rest[0] else path.count(",") + 1]
+    return whole
+
+
 def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def read(path: pathlib.Path) -> Image.Image:
-    """Reads a PNG or JPEG file as an upright 8-bit image, grey (mode L) or colour (RGB).
+    """Reads a picture file as an upright 8-bit image, grey (mode L) or colour (RGB).
 
     Raises:
       ValueError: If the file is damaged, of another kind, or has more than 8 bits per channel.
     """
     upright = _opened(path, ImageOps.exif_transpose)
-    return upright.convert("L" if upright.mode in _GREY else "RGB")
+    converted = upright.convert("L" if upright.mode in _GREY else "RGB")
+    if upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        converted.info.pop("icc_profile", None)  # It describes the colours before.
+    return converted
 
 
 def shape(path: pathlib.Path) -> tuple[int, int, int]:
@@ -86,13 +106,15 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
-    """Returns what the function returns for an opened PNG or JPEG file."""
+    """Returns what the function returns for an opened picture file."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             deep = _deep_mode(image)
             result = None if deep else function(image)
     except Image.UnidentifiedImageError:
-        raise ValueError("it is not a PNG or JPEG image, or its header is damaged") from None
+        raise ValueError(
+            "it is not a PNG, JPEG, WebP or BMP image, or its header is damaged"
+        ) from None
     except _PILLOW_ERRORS as error:
         raise ValueError(f"it cannot be read: {error}") from None
     if deep:
@@ -123,10 +145,34 @@ def read_mask(path: pathlib.Path) -> np.ndarray:
     return pixels(read(path), 1)[..., 0] >= _KNOWN
 
 
-def png(picture: np.ndarray) -> bytes:
-    """Encodes pixels, uint8 [H, W, 1 or 3], as PNG, which keeps them exactly."""
+def _opaque(path: pathlib.Path) -> np.ndarray:
+    """Reads where a picture is rather opaque than transparent, bool [H, W].
+
+    Raises:
+      ValueError: As for `read`, or if nothing in it is transparent.
+    """
+    upright = _opened(path, ImageOps.exif_transpose)
+    mask = np.array(upright.convert("RGBA"))[..., 3] >= _KNOWN
+    if mask.all():
+        raise ValueError("nothing is missing: no pixel is transparent")
+    return mask
+
+
+def png(picture: np.ndarray, like: Image.Image | None = None) -> bytes:
+    """Encodes pixels, uint8 [H, W, 1 or 3], as PNG, which keeps them exactly.
+
+    Args:
+      picture: The pixels.
+      like: An image that `read` returned, whose colour profile and resolution the file gets. The
+        profile of another kind of colours is left out.
+    """
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    more = {}
+    if like is not None:
+        names = ("icc_profile", "dpi") if image.mode == like.mode else ("dpi",)
+        more = {name: like.info[name] for name in names if like.info.get(name)}
     file = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(file, "png")
+    image.save(file, "png", **more)
     return file.getvalue()
 
 
@@ -134,7 +180,7 @@ class Missing:
     """Finds the missing pixels of images by masks, by a colour or by rectangles.
 
     Args:
-      config: Settings, of which exactly one of `masks`, `missing_colour` and `rectangles` is set.
+      config: Settings, of which exactly one says what is missing.
 
     Raises:
       ValueError: If the masks do not exist, or the single mask for all images is unreadable.
@@ -163,6 +209,8 @@ class Missing:
             mask = self._from_file(path, image)
         elif self._rectangles:
             mask = self._outside_rectangles(image)
+        elif self._config.transparent:
+            mask = _opaque(path)
         else:
             mask = self._of_other_colour(image)
         if mask.all():

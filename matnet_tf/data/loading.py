@@ -23,7 +23,7 @@ from matnet_tf.data import masks, preprocessing
 from matnet_tf.data.batching import MemoryImages, StreamedImages, deterministic
 from matnet_tf.data.catalog import DATA_SETS, DataSetInfo, binarization_of, data_set_info
 from matnet_tf.data.sources.digits import read_digits
-from matnet_tf.data.tfds_reader import check_disjoint, in_tfds, read, split_size
+from matnet_tf.data.tfds_reader import Stored, check_disjoint, in_tfds, read, split_size
 from matnet_tf.data.tfds_writer import data_dir, find
 
 __all__ = ["DATA_SETS", "Split", "load", "load_for"]
@@ -52,6 +52,8 @@ class Split:
       eight_bit: Whether `x` takes the values of 8-bit images, exactly value / 255.
       draw_seed: Seed of the fixed draws for evaluation.
       mask_config: Settings of the masks, or None if nothing is hidden.
+      classes: Names of the classes, or None.
+      files: Name of the file of each image, or None.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Split:
     eight_bit: bool
     draw_seed: int
     mask_config: DataConfig | None = None
+    classes: list[str] | None = None
+    files: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
@@ -72,6 +76,20 @@ class Split:
     def identity(self) -> dict[str, Any]:
         """Returns the number of stored images and a digest, to tell one set from another."""
         return {"count": self.num_images, "digest": self.images.digest()}
+
+    def columns(self, indices: np.ndarray) -> dict[str, list]:
+        """What is known of images beside their pixels: `index`, `label`, `class` and `file`.
+
+        `class` is the label's name, `file` the name of the image's file. What is not known is "".
+        """
+        labels = names = unknown = [""] * len(indices)
+        if self.labels is not None:
+            # TFDS marks an example without a label by -1.
+            labels = [label if label >= 0 else "" for label in self.labels[indices].tolist()]
+        if self.labels is not None and self.classes:
+            names = [self.classes[label] if label != "" else "" for label in labels]
+        files = unknown if self.files is None else self.files[indices].tolist()
+        return {"index": indices.tolist(), "label": labels, "class": names, "file": files}
 
     @property
     def mask_record(self) -> dict[str, Any] | None:
@@ -201,7 +219,8 @@ def load(config: DataConfig, split: str) -> Split:
         _check_dequantizable(config.name, info, binarization)
     if config.image_size:
         _check_resizable(config.name, info)
-    images, labels = _digits(config, split) if info.embedded else _stored(config, split, info)
+    stored = _digits(config, split) if info.embedded else _stored(config, split, info)
+    images = stored.images
     if config.dequantize and images.dtype != np.uint8:
         raise ValueError(
             f"DataConfig.dequantize requires 8-bit images; those of {config.name} are stored as "
@@ -214,12 +233,14 @@ def load(config: DataConfig, split: str) -> Split:
         name=split,
         images=images,
         image_shape=images.image_shape,
-        labels=labels,
+        labels=stored.labels,
         binarization=binarization,
         dequantized=config.dequantize,
         eight_bit=stored_as_8_bit and binarization == "none" and not config.dequantize,
         draw_seed=config.draw_seed,
         mask_config=config if config.mask != "none" else None,
+        classes=stored.classes,
+        files=stored.files,
     )
 
 
@@ -248,9 +269,16 @@ def _check_likelihood(split: Split, name: str, likelihood: str) -> None:
             f"likelihood {likelihood} requires 8-bit images with 256 levels per value; those of "
             f"{name} are {'dequantized' if split.dequantized else 'binary or real'}"
         )
+    if likelihood == "bernoulli" and (split.eight_bit or split.dequantized):
+        raise ValueError(
+            f"likelihood bernoulli requires images of 0 and 1; those of {name} are "
+            f"{'dequantized' if split.dequantized else '8-bit'}: add --model.likelihood="
+            f"{'normal' if split.dequantized else 'logistic'}, or binarize them by "
+            f"--data.binarization=dynamic or threshold"
+        )
     discrete = split.images.dtype == np.uint8 or split.binarization != "none"
     if likelihood == "normal" and discrete and not split.dequantized:
-        kind, advice = "binary", "use likelihood bernoulli"
+        kind, advice = "binary", "add --model.likelihood=bernoulli"
         if split.eight_bit:
             kind, advice = "8-bit", "add --data.dequantize"
         raise ValueError(
@@ -301,8 +329,8 @@ def _part(config: DataConfig, split: str, total: int) -> slice:
     return slice(0, total - held_out) if split == "train" else slice(total - held_out, total)
 
 
-def _stored(config: DataConfig, split: str, info: DataSetInfo) -> tuple[Images, np.ndarray | None]:
-    """Reads images and labels of a prepared TFDS data set."""
+def _stored(config: DataConfig, split: str, info: DataSetInfo) -> Stored:
+    """Reads a prepared TFDS data set."""
     folder = find(config.name, config.dir)
     if folder is None:
         raise ValueError(_missing(config))
@@ -312,8 +340,8 @@ def _stored(config: DataConfig, split: str, info: DataSetInfo) -> tuple[Images, 
     return read(folder, source, part, info.white, config.image_size or None)
 
 
-def _digits(config: DataConfig, split: str) -> tuple[Images, np.ndarray]:
-    """Reads images and labels of scikit-learn's digits."""
+def _digits(config: DataConfig, split: str) -> Stored:
+    """Reads scikit-learn's digits."""
     if (config.train_split, config.test_split) != ("train", "test"):
         raise ValueError(
             "digits has the splits train and test only; got "
@@ -321,7 +349,7 @@ def _digits(config: DataConfig, split: str) -> tuple[Images, np.ndarray]:
         )
     images, labels = read_digits("test" if split == "test" else "train")
     part = _part(config, split, len(images))
-    return MemoryImages(images[part]), labels[part]
+    return Stored(MemoryImages(images[part]), labels[part], [str(n) for n in range(10)])
 
 
 def _missing(config: DataConfig) -> str:

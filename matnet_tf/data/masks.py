@@ -211,7 +211,7 @@ def file_pattern(image_shape: Sequence[int], path: str) -> np.ndarray:
 
     Args:
       image_shape: Height, width and channels.
-      path: PNG or JPEG file, white (128 and above) where a pixel is known.
+      path: Picture file, white (128 and above) where a pixel is known.
 
     Returns:
       Mask [1, H, W], float32.

@@ -41,26 +41,28 @@ _DEFAULT_HOST = "storage.googleapis.com"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A data set that is ready to be loaded; as text, one line for people.
+    """A data set that is ready to be loaded; as text, lines for people.
 
     Attributes:
       name: TFDS name.
       folder: Folder of the data set.
       image_shape: Height, width and channels; None for what varies between images.
       splits: Number of images by split.
+      notes: What became of folders and files, in lines.
     """
 
     name: str
     folder: pathlib.Path
     image_shape: tuple[int | None, ...]
     splits: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {split}" for split, count in self.splits.items())
         shape = "x".join(map(str, self.image_shape))
         if None in self.image_shape:
             shape = "varying size (load them with --data.image_size=HEIGHT,WIDTH)"
-        return f"{self.name}: {counts} images of {shape} in {self.folder}"
+        return "\n".join([*self.notes, f"{self.name}: {counts} images of {shape} in {self.folder}"])
 
 
 @without_autograph
@@ -69,6 +71,7 @@ def prepare(
     source: str = "",
     overwrite: bool = False,
     size: tuple[int, int] | None = None,
+    crop: int = 0,
 ) -> Prepared:
     """Turns source files, or a download, into the TFDS data set `config.name` in `config.dir`.
 
@@ -80,6 +83,7 @@ def prepare(
       source: Folder of the source files, see `catalog.DATA_SETS`; empty lets TFDS download.
       overwrite: Whether to replace an existing data set.
       size: Height and width to which the images of an image folder are resized; None keeps them.
+      crop: Side of the tiles into which the images of an image folder are cut; 0 does not cut.
 
     Raises:
       ValueError: If the data set exists already, a source file is missing, damaged or of another
@@ -87,32 +91,36 @@ def prepare(
     """
     if config.name == "digits":
         raise ValueError("digits is embedded and needs no preparation")
-    if size and config.name != "image_folder":
-        raise ValueError(f"a size goes with image_folder only; got one with {config.name}")
+    if (size or crop) and config.name != "image_folder":
+        raise ValueError(f"a size or crop goes with image_folder only; got {config.name}")
+    if size and crop:
+        raise ValueError("a size and a crop exclude each other; got both")
     root = tfds_writer.data_dir(config.dir)
     tfds_writer.remove_abandoned(root)
     found = tfds_writer.find(config.name, config.dir)
     if found and not overwrite:
         raise ValueError(f"{found} exists already; --overwrite replaces it")
     if source:
-        content = _read(config.name, source, size)
+        content = _read(config.name, source, size, crop)
+        notes = content.notes
         with tfds_writer.workspace(root) as temporary:
             made = tfds_writer.write(content, temporary)
             target = root / content.name / content.version
             tfds_writer.publish(made, target, found)
     else:
-        target = _download(config.name, root, found)
-    return _summary(target)
+        target, notes = _download(config.name, root, found), ()
+    return dataclasses.replace(_summary(target), notes=notes)
 
 
-def _read(name: str, source: str, size: tuple[int, int] | None) -> Source:
+def _read(name: str, source: str, size: tuple[int, int] | None, crop: int) -> Source:
     """Reads and checks the source files."""
     if name not in _READERS:
         raise ValueError(f"--source works for {', '.join(_READERS)}; got {name!r}")
     folder = pathlib.Path(source).expanduser()
     if not folder.exists():
         raise ValueError(f"the source {folder} does not exist")
-    return _READERS[name](folder, **({"size": size} if size else {}))
+    settings = {"size": size, "crop": crop} if size or crop else {}
+    return _READERS[name](folder, **settings)
 
 
 def _download(name: str, root: pathlib.Path, old: pathlib.Path | None) -> pathlib.Path:

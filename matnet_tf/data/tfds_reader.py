@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,7 @@ __all__ = ["builder_of", "check_disjoint", "image_feature", "in_tfds", "read", "
 MEMORY_BYTES = 4 * 2**30
 
 _READ_BATCH = 1000
+_FILE_FEATURES = ("file", "filename", "file_name", "image/filename", "id")
 # Parallel calls, whatever the number of cores: with 2, MNIST took 3.4 s instead of 1.2 s.
 _PARALLEL_CALLS = 16
 # What a data set is not to blame for.
@@ -33,6 +34,22 @@ _OF_THE_MACHINE = (
     *(MemoryError, PermissionError),
     *(tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError),
 )
+
+
+class Stored(NamedTuple):
+    """What a split of a data set holds.
+
+    Attributes:
+      images: Images, uint8 where 255 stands for 1.0 or float32 in [0, 1].
+      labels: Class of each image, int64 [N], or None.
+      classes: Names of the classes, or None.
+      files: Name of the file of each image, or None.
+    """
+
+    images: MemoryImages | StreamedImages
+    labels: np.ndarray | None = None
+    classes: list[str] | None = None
+    files: np.ndarray | None = None
 
 
 def in_tfds(name: str) -> bool:
@@ -78,8 +95,8 @@ def read(
     part: slice,
     white: int,
     image_size: tuple[int, int] | None = None,
-) -> tuple[MemoryImages | StreamedImages, np.ndarray | None]:
-    """Reads images and labels of a part of a split.
+) -> Stored:
+    """Reads a part of a split.
 
     Args:
       folder: Folder of the prepared data set, such as `TFDS_DIR/mnist/3.0.1`.
@@ -89,8 +106,7 @@ def read(
       image_size: Height and width for `preprocessing.resize`; None keeps the stored size.
 
     Returns:
-      Images, uint8 where 255 stands for 1.0 or float32 in [0, 1], and labels, int64 [N], or None
-      if the set has none or is streamed.
+      What is stored; images alone if the set is streamed.
 
     Raises:
       ValueError: If there is no such split, it is empty, or its images cannot be used.
@@ -101,12 +117,18 @@ def read(
     dtype = np.dtype(builder.info.features["image"].np_dtype)
     if total * math.prod(shape) * dtype.itemsize <= MEMORY_BYTES:
         stamp = (folder / "dataset_info.json").stat().st_mtime_ns
-        images, labels = _read_all(folder, split, white, image_size, stamp)
-        return MemoryImages(images[part]), None if labels is None else labels[part]
+        images, columns = _read_all(folder, split, white, image_size, stamp)
+        label, file = _label_feature(builder.info), _file_feature(builder.info)
+        return Stored(
+            MemoryImages(images[part]),
+            columns[label][part] if label else None,
+            list(builder.info.features[label].names) if label else None,
+            columns[file][part] if file else None,
+        )
     factor = 255 // white if dtype == np.uint8 else 1
     dataset = _dataset(builder, split, {"image"}).skip(part.start).take(part.stop - part.start)
     dataset = _resized(dataset, image_size).map(lambda example: example["image"] * factor)
-    return StreamedImages(dataset, part.stop - part.start), None
+    return Stored(StreamedImages(dataset, part.stop - part.start))
 
 
 def split_size(folder: pathlib.Path, split: str) -> int:
@@ -222,30 +244,34 @@ def _read_all(
     white: int,
     image_size: tuple[int, int] | None,
     stamp: int,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads a whole split; the cache lets train and validation share one reading.
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reads a whole split: images, and labels and file names by the name of their feature.
 
-    `stamp`, the time of preparation, only serves as a key of the cache.
+    The cache lets train and validation share one reading. `stamp`, the time of preparation, only
+    serves as a key of the cache.
     """
     del stamp
     builder = builder_of(folder)
-    shape, label = _image_shape(builder.info, image_size), _label_feature(builder.info)
-    total = _size(builder.info, split)
-    images = np.empty((total, *shape), builder.info.features["image"].np_dtype)
-    labels = np.empty(total, np.int64)
+    info, shape = builder.info, _image_shape(builder.info, image_size)
+    total = _size(info, split)
+    images = np.empty((total, *shape), info.features["image"].np_dtype)
+    label, file = _label_feature(info), _file_feature(info)
+    types = {label: np.int64, file: object}
+    columns = {name: np.empty(total, dtype) for name, dtype in types.items() if name}
     done = 0
-    wanted = {"image"} | ({label} if label else set())
-    dataset = _resized(_dataset(builder, split, wanted), image_size)
+    dataset = _resized(_dataset(builder, split, {"image", *columns}), image_size)
     with _damage_named(folder):
         for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
             rows = slice(done, done + len(batch["image"]))
             images[rows] = batch["image"]
-            if label:
-                labels[rows] = batch[label]
+            for name, column in columns.items():
+                column[rows] = batch[name]
             done = rows.stop
         if done != total:
             raise ValueError(f"it has {done} of {total} images of {split}")
-    return _in_range(images, builder.info.name, white), labels if label else None
+    if file:
+        columns[file] = np.array([name.decode("utf-8", "replace") for name in columns[file]])
+    return _in_range(images, info.name, white), columns
 
 
 def _label_feature(info: tfds.core.DatasetInfo) -> str | None:
@@ -253,6 +279,12 @@ def _label_feature(info: tfds.core.DatasetInfo) -> str | None:
     classes = tfds.features.ClassLabel
     names = sorted(name for name, f in info.features.items() if isinstance(f, classes))
     return "label" if "label" in names else next(iter(names), None)
+
+
+def _file_feature(info: tfds.core.DatasetInfo) -> str | None:
+    """Returns the feature with the names of files, if there is one."""
+    texts = {name for name, f in info.features.items() if isinstance(f, tfds.features.Text)}
+    return next((name for name in _FILE_FEATURES if name in texts), None)
 
 
 def _in_range(images: np.ndarray, name: str, white: int) -> np.ndarray:

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from matnet_tf import files
 from matnet_tf.data.image_files import png
 from matnet_tf.data.sources.base import Source
+from matnet_tf.progress import image_progress
 
 __all__ = ["data_dir", "find", "publish", "remove_abandoned", "workspace", "write"]
 
@@ -136,12 +137,13 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
         version=source.version,
         description=source.description,
         features=_features(source),
-        split_datasets={name: _examples(split) for name, split in source.splits.items()},
+        split_datasets={name: _examples(name, split) for name, split in source.splits.items()},
         data_dir=os.fspath(directory),
     )
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # What TFDS prints to stdout speaks of downloads and names the temporary folder. Its progress
-    # bars go to stderr and stay.
+    # What TFDS prints to stdout speaks of downloads and names the temporary folder; its progress
+    # bars are three for each split.
+    tfds.disable_progress_bar()
     try:
         with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
             builder.download_and_prepare(download_config=config)
@@ -162,10 +164,12 @@ def _features(source: Source) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(features)
 
 
-def _examples(split: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _examples(name: str, split: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields examples with their positions as keys, so that TFDS orders them as its builders do."""
-    for position, example in enumerate(split):
-        yield position, {**example, "image": png(np.asarray(example["image"]))}
+    with image_progress(f"prepare {name}") as progress:
+        for position, example in enumerate(split):
+            yield position, {**example, "image": png(np.asarray(example["image"]))}
+            progress.update()
 
 
 def publish(made: pathlib.Path, target: pathlib.Path, old: pathlib.Path | None) -> None:

@@ -82,7 +82,9 @@ def cluster(
     record = _settings(config, loaded, run.data.name, split, len(chosen))
     record |= _results(config, number, encoded.probabilities, baselines, labels)
     columns = _columns(encoded.probabilities, baselines)
-    return _write(workdir, config, loaded.model, encoded, record, _csv(chosen, labels, columns))
+    return _write(
+        workdir, config, loaded.model, encoded, record, _csv(split.columns(chosen), columns)
+    )
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -238,13 +240,12 @@ def _columns(
     return {"component": probabilities.argmax(axis=1), "probability": largest}
 
 
-def _csv(indices: np.ndarray, labels: np.ndarray | None, columns: dict[str, np.ndarray]) -> str:
+def _csv(known: dict[str, list], columns: dict[str, np.ndarray]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["index", "label", *columns])
-    labels = [""] * len(indices) if labels is None else labels.tolist()
+    writer.writerow([*known, *columns])
     values = [column.tolist() for column in columns.values()]
-    writer.writerows(zip(indices.tolist(), labels, *values, strict=True))
+    writer.writerows(zip(*known.values(), *values, strict=True))
     return file.getvalue()
 
 

@@ -49,7 +49,7 @@ from matnet_tf.tracing import without_autograph
 
 __all__ = ["auroc", "columns", "image_scores", "read_scores", "score", "scored_data"]
 
-_NOT_SCORES = ("index", "label")  # The first columns of a file.
+_NOT_SCORES = ("index", "label", "class", "file")  # The first columns of a file.
 _COMPARABLE = ("model_digest", "num_samples")  # Settings that two files to compare must share.
 
 
@@ -162,7 +162,7 @@ def score(
         record |= {"seconds": seconds, "scores": str(path)}
         if others:
             record |= {"inliers": os.fspath(inliers), "auroc": _auroc(values, others)}
-        _write(path, record, _table(chosen, split.labels, values))
+        _write(path, record, _table(split.columns(chosen), values))
     return record
 
 
@@ -277,13 +277,10 @@ def _measure(
     return scores, time.monotonic() - started
 
 
-def _table(
-    chosen: np.ndarray, labels: np.ndarray | None, values: Mapping[str, np.ndarray]
-) -> list[tuple[Any, ...]]:
+def _table(known: Mapping[str, list], values: Mapping[str, np.ndarray]) -> list[tuple[Any, ...]]:
     """Builds a row of names and a row for each of the chosen images."""
-    classes = [""] * len(chosen) if labels is None else labels[chosen].tolist()
     scores = [column.tolist() for column in values.values()]
-    return [(*_NOT_SCORES, *values), *zip(chosen.tolist(), classes, *scores, strict=True)]
+    return [(*_NOT_SCORES, *values), *zip(*known.values(), *scores, strict=True)]
 
 
 # Files.

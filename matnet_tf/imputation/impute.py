@@ -28,11 +28,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import image_files
-from matnet_tf.data.catalog import binarization_of, data_set_info
 from matnet_tf.files import folder_for_work, write_whole
 from matnet_tf.imputation import tiling
 from matnet_tf.imputation.tiling import impute_picture
@@ -63,7 +63,7 @@ def impute_files(
 
     Args:
       workdir: A work directory of `matnet train`, with a conditional model.
-      images: PNG and JPEG files, and folders of them, or one of these.
+      images: Picture files, and folders of them, or one of these.
       config: What is missing, how many completions, which weights.
       output: Folder to write to; by default `imputations` in the work directory. Outputs of an
         earlier run for images with the same names are replaced.
@@ -119,7 +119,7 @@ def _impute_all(
     with image_progress("impute", len(files)) as progress:
         for path in files:
             try:
-                picture, mask = _read(path, missing, shape)
+                image, picture, mask = _read(path, missing, shape)
             except ValueError as error:
                 progress.write(f"impute: {path} is skipped: {error}", file=sys.stderr)
                 skipped.append({"file": str(path), "reason": str(error)})
@@ -127,7 +127,7 @@ def _impute_all(
                 imputation = _impute(loaded, config, path, picture, mask)
                 if len(rows) < _MOST_ROWS:
                     rows.append(contact_row(path.name, *imputation))
-                outputs = _write_outputs(folder, path.stem, imputation)
+                outputs = _write_outputs(folder, path.stem, imputation, image)
                 done.append(_describe(path, imputation, shape) | {"outputs": outputs})
             progress.update()
     if not done:
@@ -143,15 +143,15 @@ def _impute_all(
 
 def _read(
     path: pathlib.Path, missing: image_files.Missing, shape: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a picture, uint8 `[H, W, C]`, and its mask, bool `[H, W]`."""
+) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """Reads a picture, its pixels, uint8 `[H, W, C]`, and its mask, bool `[H, W]`."""
     image = image_files.read(path)
     if image.height < shape[0] or image.width < shape[1]:
         raise ValueError(
             f"it has {image.height}x{image.width} pixels; the model needs at least "
             f"{shape[0]}x{shape[1]}"
         )
-    return image_files.pixels(image, shape[2]), missing.mask(path, image)
+    return image, image_files.pixels(image, shape[2]), missing.mask(path, image)
 
 
 def _impute(
@@ -162,9 +162,7 @@ def _impute(
     mask: np.ndarray,
 ) -> _Imputation:
     """Fills in one picture."""
-    data = loaded.experiment.data
-    binary = data_set_info(data.name).white == 1 or binarization_of(data) != "none"
-    settings = (config.num_samples, config.temperature, config.seed, config.draw, binary)
+    settings = (config.num_samples, config.temperature, config.seed, config.draw)
     try:
         completions = impute_picture(loaded.model, picture, mask, *settings)
     except ValueError as error:  # The model is at fault, not the file: this ends the program.
@@ -246,12 +244,15 @@ def _names(stem: str, num_samples: int) -> list[str]:
     return [*(f"{stem}_{k}.png" for k in range(1, num_samples + 1)), f"{stem}_mean.png"]
 
 
-def _write_outputs(folder: pathlib.Path, stem: str, imputation: _Imputation) -> list[str]:
+def _write_outputs(
+    folder: pathlib.Path, stem: str, imputation: _Imputation, image: Image.Image
+) -> list[str]:
     """Writes completions and mean, all or none, and returns their paths."""
     names = _names(stem, len(imputation.completions))
     results = [*imputation.completions, imputation.mean]
     contents = {
-        folder / name: image_files.png(result) for name, result in zip(names, results, strict=True)
+        folder / name: image_files.png(result, image)
+        for name, result in zip(names, results, strict=True)
     }
     write_whole(contents)
     return [str(path) for path in contents]

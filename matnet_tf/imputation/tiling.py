@@ -31,7 +31,6 @@ def impute_picture(
     temperature: float = 1.0,
     seed: int = 0,
     draw: bool = False,
-    binary: bool = True,
 ) -> np.ndarray:
     """Computes completions of a picture of the model's size or larger.
 
@@ -40,14 +39,13 @@ def impute_picture(
 
     Args:
       model: A conditional model.
-      picture: uint8 `[H', W', C]`; the values of missing pixels are ignored.
+      picture: uint8 `[H', W', C]`; the values of missing pixels are ignored. A Bernoulli model gets
+        the known ones thresholded at one half.
       mask: bool `[H', W']`, True where a pixel is known.
       num_samples: K, the number of completions.
       temperature: Factor on the scales of all priors.
       seed: Integer seed for the completions, at least 0.
       draw: Whether to draw the missing pixels from p(x | z) instead of using its mean.
-      binary: Whether a Bernoulli model was trained on binary images; it then gets the known pixels
-        thresholded at one half.
 
     Returns:
       Completions, uint8 `[K, H', W', C]`; known pixels are the picture's.
@@ -62,7 +60,7 @@ def impute_picture(
     kind, settings = model.config.likelihood, {"temperature": temperature, "draw": draw}
     for number, tile in enumerate(plan(mask, model.config.image_shape[:2])):
         window = canvases[:, *tile.place]
-        x = _model_values(model, window, binary)
+        x = _model_values(model, window)
         # The window is the same in all completions until one of its pixels is filled.
         alike = np.array_equal(tile.known, mask[tile.place])
         values = _complete(model, x, tile.known, alike, (seed, number), settings)
@@ -125,11 +123,10 @@ def _seed(seed: int, number: int, first: int = 0) -> int:
     return int(words[0] >> 2)
 
 
-def _model_values(model: ConditionalMatNet, stored: np.ndarray, binary: bool) -> np.ndarray:
+def _model_values(model: ConditionalMatNet, stored: np.ndarray) -> np.ndarray:
     """Converts uint8 pixels to the model's values, float32 in [0, 1]."""
     x = model.hierarchy.likelihood.observation.from_bytes(stored).numpy()
-    binary = binary and model.config.likelihood == "bernoulli"
-    return (x > 0.5).astype(np.float32) if binary else x
+    return (x > 0.5).astype(np.float32) if model.config.likelihood == "bernoulli" else x
 
 
 def _stored_values(x: np.ndarray, likelihood: str) -> np.ndarray:

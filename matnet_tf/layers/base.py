@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,7 @@ __all__ = [
     "activation_function",
     "config_of",
     "linear",
+    "own_keras_settings",
 ]
 
 LEAKY_SLOPE = 0.1  # From the reference code; the paper gives no slope.
@@ -48,6 +50,32 @@ def _elu(x):
     # TensorFlow 2.21 with oneDNN fails to fuse tf.nn.elu inside a loop, such as a training function
     # of several steps, and logs long errors.
     return tf.where(x > 0, x, tf.math.expm1(tf.minimum(x, 0.0)))
+
+
+@contextlib.contextmanager
+def own_keras_settings() -> Iterator[None]:
+    """Lets layers be made for float32 weights and channels last, whatever Keras's settings are.
+
+    The dtype policies `float32` and `mixed_bfloat16` are the user's choice.
+
+    Raises:
+      ValueError: If Keras's dtype policy is another one than these and `float64`.
+    """
+    image_format, floatx = keras.config.image_data_format(), keras.config.floatx()
+    policy = keras.config.dtype_policy()
+    if policy.name not in ("float32", "float64", "mixed_bfloat16"):
+        raise ValueError(f"models compute in float32 or mixed_bfloat16; got {policy.name}")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    if policy.name == "float64":
+        keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(image_format)
+        keras.config.set_floatx(floatx)
+        if policy.name == "float64":
+            keras.config.set_dtype_policy(policy)
 
 
 class Conv2D(keras.layers.Conv2D):

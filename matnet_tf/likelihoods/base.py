@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -13,9 +13,17 @@ import tensorflow_probability as tfp
 
 from matnet_tf.layers.base import config_of
 
-__all__ = ["ObservationModel"]
+__all__ = ["ObservationModel", "asserted"]
 
 tfd = tfp.distributions
+
+
+def asserted(value: tf.Tensor, bad: tf.Tensor, message: str) -> tf.Tensor:
+    """The value, which a graph cannot use unless `bad`, which the message names, is 0."""
+    with tf.control_dependencies(
+        [tf.debugging.Assert(bad == 0, [tf.strings.format(message, bad)])]
+    ):
+        return tf.identity(value)
 
 
 class ObservationModel(keras.layers.Layer):
@@ -75,8 +83,10 @@ class ObservationModel(keras.layers.Layer):
         return x
 
     def _checked_values(self, x: Any) -> tf.Tensor:
-        x = tf.convert_to_tensor(x)
+        x = self._array(x)
         self._check_form(x)
+        if tf.is_symbolic_tensor(x):  # Inside a `tf.function`.
+            return self.assert_valid(x)
         x = tf.cast(x, tf.float32)
         if bool(tf.reduce_any(self.invalid(x))):
             nan = " and NaN" if bool(tf.reduce_any(tf.math.is_nan(x))) else ""
@@ -85,6 +95,26 @@ class ObservationModel(keras.layers.Layer):
                 f"images must be {self.expected}; got values from {least:g} to {most:g}{nan}"
             )
         return x
+
+    def assert_valid(self, x: tf.Tensor) -> tf.Tensor:
+        """Casts images to float32 and asserts in the graph that they are valid."""
+        x = tf.cast(x, tf.float32)
+        bad = tf.math.count_nonzero(self.invalid(x))
+        message = f"images must be {self.expected}; got a batch with {{}} values that are not"
+        return asserted(x, bad, message)
+
+    def _array(self, x: Any) -> tf.Tensor:
+        """The array as a tensor."""
+        kind = type(x).__name__
+        if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, Iterator, dict)):
+            raise ValueError(
+                f"expected an array of images; got a {kind}: take its batches one by one, or use "
+                f"fit, evaluate or predict"
+            )
+        try:
+            return tf.convert_to_tensor(x)
+        except (TypeError, ValueError):
+            raise ValueError(f"expected an array of images; got a {kind}") from None
 
     def _check_form(self, x: tf.Tensor) -> None:
         if not x.dtype.is_floating:

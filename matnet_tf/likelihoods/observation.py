@@ -86,13 +86,18 @@ class _LocationScale(ObservationModel):
 
 @keras.saving.register_keras_serializable("matnet_tf")
 class Bernoulli(ObservationModel):
-    """Independent Bernoulli values (Sec. 2.2) for images in [0, 1], with a logit as parameter.
+    """Independent Bernoulli values (Sec. 2.2) for images of zeros and ones, with a logit each.
 
-    For a value strictly between 0 and 1, `log_prob` is the expected log-probability of its
-    binarization and not a density, so the results are likelihoods for binary images only.
+    For a grey value `log_prob` would be the expected log-probability of its binarization, which is
+    neither a probability of the image nor a density: grey images are refused.
     """
 
     num_parameters = 1
+    expected = "0 or 1, as likelihood bernoulli requires (binarize grey images first)"
+
+    def invalid(self, x: tf.Tensor) -> tf.Tensor:
+        """Where x is neither 0 nor 1; booleans of its shape."""
+        return ~((x == 0.0) | (x == 1.0))
 
     def standardize(self, x: tf.Tensor) -> tf.Tensor:
         """Returns images unchanged; networks read 0 and 1."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 from matnet_tf.config import ModelConfig
 from matnet_tf.distributions import stateless_random
 from matnet_tf.distributions.stateless_random import seed_tensor
+from matnet_tf.layers.base import own_keras_settings
 from matnet_tf.model import importance
 from matnet_tf.model.argument_checks import (
     check_count,
@@ -70,9 +71,10 @@ class ConditionalMatNet(ElboModel):
 
     def __init__(self, config: ModelConfig | dict | None = None, seed: int = 0, **kwargs: Any):
         config = checked_config(type(self).__name__, config, conditional=True)
-        hierarchy = ConditionalHierarchy(config, name="hierarchy")
-        form = MaskedImageInputs(hierarchy.likelihood.observation)
-        super().__init__(hierarchy, form, seed, **kwargs)
+        with own_keras_settings():
+            hierarchy = ConditionalHierarchy(config, name="hierarchy")
+            form = MaskedImageInputs(hierarchy.likelihood.observation)
+            super().__init__(hierarchy, form, seed, **kwargs)
 
     def elbo(self, x: Any, mask: Any, seed: Any = 0) -> Bound:
         """The bound of Eq. 6 on log p(x_u | x_k) from one draw of the latents.

@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from matnet_tf.config import ElboLoss
@@ -21,22 +22,26 @@ from matnet_tf.config.serialization import from_dict, to_dict
 from matnet_tf.distributions import stateless_random
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
+from matnet_tf.model.fit_data import check_unused, checked_data, monitor_directions
 from matnet_tf.model.gradients import GradientNorms, accumulated_gradients, apply_if
-from matnet_tf.model.hierarchy import Hierarchy, num_rows
+from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.model.importance_loss import importance_loss
 from matnet_tf.model.input_checks import (
     EMPTY,
     ImageInputs,
     MaskedImageInputs,
-    check_specs,
     data_errors,
 )
 from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
+from matnet_tf.model.regularizer import regularizer_loss
 from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
 from matnet_tf.tracing import FunctionCache
 
 __all__ = ["ElboModel"]
+
+# Arguments of `keras.Model.compile` that stand for what this model has of its own.
+_NOT_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 # Separates the noise of the guide's own updates from that of the data.
 _REGULARIZER_STREAM = 0x5EED
@@ -129,6 +134,12 @@ class ElboModel(keras.Model):
         Raises:
           ValueError: If a setting is out of range or does not go with the model.
         """
+        for name in _NOT_COMPILED:
+            if kwargs.pop(name, None):
+                raise ValueError(
+                    f"compile takes no {name}: the loss is the negative ELBO, and its parts are "
+                    f"the metrics"
+                )
         if not isinstance(elbo_loss, ElboLoss | None):
             raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
         names = [field.name for field in dataclasses.fields(ElboLoss)]
@@ -152,35 +163,65 @@ class ElboModel(keras.Model):
         given = {name: value for name, value in config.items() if value is not None}
         self.compile(elbo_loss=elbo_loss, **given)
 
-    def fit(self, x=None, *args, callbacks=None, validation_data=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        *args,
+        callbacks=None,
+        validation_data=None,
+        class_weight=None,
+        **kwargs,
+    ):
         """Trains, as `keras.Model.fit` does; images are checked as they come, see `MatNet`.
 
+        Args:
+          x: Images as an array, or batches of them as a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or a generator.
+          y: None: there are no targets.
+          *args: As `keras.Model.fit`.
+          callbacks: As `keras.Model.fit`. `mode="auto"` knows that a higher `elbo` is better.
+          validation_data: As x.
+          class_weight: None: there are no classes.
+          **kwargs: As `keras.Model.fit`. `sample_weight` weighs the bounds of images, in the loss
+            and in the means that are reported.
+
         Raises:
-          ValueError: If images are not what the config says, or the data set is empty.
+          ValueError: If images are not what the config says, or the data set is empty or endless.
           TrainingDiverged: After too many skipped steps in a row.
         """
+        check_unused(y, class_weight)
+        monitor_directions(callbacks)
         own = [NonFiniteImages(), SkippedSteps(self.elbo_loss.max_skipped)]
         kwargs["callbacks"] = [*(callbacks or []), *own]
         if validation_data is not None:
-            kwargs["validation_data"] = self.checked_data(validation_data)
+            steps = kwargs.get("validation_steps")
+            kwargs["validation_data"] = checked_data(self.input_form, validation_data, steps)
         before = int(self.step.numpy())
+        data = checked_data(self.input_form, x, kwargs.get("steps_per_epoch"))
+        if not isinstance(data, np.ndarray | dict):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it cannot.
         with data_errors():
-            history = super().fit(self.checked_data(x), *args, **kwargs)
+            # Without targets Keras would lose the weights.
+            history = super().fit(data, kwargs.get("sample_weight"), *args, **kwargs)
         if history.epoch and int(self.step.numpy()) == before:
             raise ValueError(EMPTY)
         return history
 
-    def evaluate(self, x=None, *args, callbacks=None, **kwargs):
+    def evaluate(self, x=None, y=None, *args, callbacks=None, **kwargs):
         """Means over images of the ELBO and its parts, in nats, as `keras.Model.evaluate`.
 
         The noise is a function of the model's seed, its step and the number of the batch, so a
         second call gives the same result.
         """
+        check_unused(y)
         self.batch_count.reset_state()
         if not isinstance(callbacks, keras.callbacks.CallbackList):  # As `fit` gives them.
             callbacks = [*(callbacks or []), NonFiniteImages()]
+        data = checked_data(self.input_form, x, kwargs.get("steps"))
         with data_errors():
-            result = super().evaluate(self.checked_data(x), *args, callbacks=callbacks, **kwargs)
+            targets = kwargs.get("sample_weight")  # See `fit`.
+            result = super().evaluate(data, targets, *args, callbacks=callbacks, **kwargs)
         if not self.bound_metric.count.numpy() + self.bound_metric.non_finite.numpy():
             raise ValueError(EMPTY)
         return result
@@ -191,26 +232,26 @@ class ElboModel(keras.Model):
         The noise is a function of the model's seed and the number of the batch.
         """
         self.batch_count.reset_state()
+        data = checked_data(self.input_form, x, kwargs.get("steps"))
         with data_errors():
-            return super().predict(self.checked_data(x), *args, **kwargs)
+            return super().predict(data, *args, **kwargs)
 
-    def checked_data(self, x: Any) -> Any:
-        """Arrays, checked now, or a data set of the model's inputs that checks every batch."""
-        form = self.input_form
-        if not isinstance(x, tf.data.Dataset):
-            if x is None:
-                raise ValueError("data must be a tf.data.Dataset or an array of images; got None")
-            return form.pack(*(part.numpy() for part in form.check(*form.unpack(x))))
-        check_specs(form.unpack(x.element_spec), self.config.image_shape)
-        if int(x.cardinality()) == 0:
-            raise ValueError(EMPTY)
-        self.hierarchy.likelihood.observation.check_ready()
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """One step on an array of images, as `keras.Model.train_on_batch`."""
+        check_unused(y, class_weight)
+        x = checked_data(self.input_form, x)
+        return super().train_on_batch(x, None, sample_weight, return_dict=return_dict)
 
-        def prepare(*element):
-            inputs = form.unpack(element[0] if len(element) == 1 else element)
-            return form.pack(*form.assert_valid(*inputs))
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """The bound of an array of images, as `keras.Model.test_on_batch`."""
+        check_unused(y)
+        x = checked_data(self.input_form, x)
+        return super().test_on_batch(x, None, sample_weight, return_dict=return_dict)
 
-        return x.map(prepare)
+    def predict_on_batch(self, x):
+        """Reconstructions of an array of images, as `keras.Model.predict_on_batch`."""
+        self.batch_count.reset_state()
+        return super().predict_on_batch(checked_data(self.input_form, x))
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -246,31 +287,9 @@ class ElboModel(keras.Model):
         return loss_per_image(self.elbo_loss, weights, bound, trace)
 
     def regularizer_loss(self, inputs: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tf.Tensor:
-        """The guide's loss `[B]` on images drawn from the model, in nats.
-
-        `free_energy` is minus their bound, which Eq. 13 maximizes: it lowers KL(q(z | x) || p(z |
-        x)). `sleep` is minus the log-probability, under the guide, of the latents they were drawn
-        from: it lowers KL(p(z | x) || q(z | x)). The draws pass no gradient.
-
-        Args:
-          inputs: A batch of data: as many images are drawn, with its masks if there are any.
-          seed: int32 `[2]`.
-        """
-        trace = self.hierarchy.sample_trace(inputs, seed)
-        # Not clipped to [0, 1]: Eq. 13 is about the model's own images, and those of a Gaussian may
-        # leave that range, though data do not.
-        images = tf.stop_gradient(self.hierarchy.draw(trace, seed))
-        drawn = (images, *inputs[1:])
-        if self.elbo_loss.regularizer == "sleep":
-            latents = [tf.stop_gradient(z) for z in trace.z]
-            encoding = self.hierarchy.encode(*drawn)
-            levels = self.hierarchy.top_down_pass(
-                encoding, num_rows(images), seed, latents=latents
-            ).levels
-            return -sum(level.posterior.log_prob(level.z) for level in levels)
-        # The stages and the pixels of the draw use the seeds before this one.
-        own_seed = stateless_random.fold_in(seed, self.config.num_levels + 1)
-        return self.loss_per_image(*self.hierarchy.bound_and_trace(*drawn, own_seed))
+        """The guide's loss `[B]` on images drawn from the model, see `model.regularizer`."""
+        kind = self.elbo_loss.regularizer
+        return regularizer_loss(self.hierarchy, kind, self.loss_per_image, inputs, seed)
 
     # Steps.
 
@@ -289,9 +308,8 @@ class ElboModel(keras.Model):
         self._training_stage = stage
 
     def train_step(self, data):
-        inputs = self._tensors(data)
         variables = self.hierarchy.stage_variables(self.training_stage)
-
+        inputs = self.input_form.tensors(data)
         skipped = 1 - self._update(
             self._data_losses, inputs, self.step_seed(), variables, on_data=True
         )
@@ -302,8 +320,9 @@ class ElboModel(keras.Model):
         self.skipped_in_a_row.assign(skipped * (self.skipped_in_a_row.value + 1))
         return self.get_metrics_result()
 
-    def _data_losses(self, inputs, seed) -> tf.Tensor:
+    def _data_losses(self, tensors, seed) -> tf.Tensor:
         """The losses `[B]` of images from the data, which the metrics count."""
+        inputs, weights = self.input_form.split(tensors)
         stages = self.training_stage or None
         if self.elbo_loss.importance_weighted:
             loss, bound = importance_loss(
@@ -312,12 +331,13 @@ class ElboModel(keras.Model):
         else:
             bound, trace = self.hierarchy.bound_and_trace(*inputs, seed, stages)
             loss = self.loss_per_image(bound, trace)
-        self.bound_metric.update_state(bound)
-        return loss
+        self.bound_metric.update_state(bound, weights)
+        return loss if weights is None else loss * weights
 
     def regularizer_step(self, data) -> None:
         """Updates the guide alone, on as many images from the model as `data` has."""
-        inputs, variables = self._tensors(data), self.hierarchy.guide_variables
+        inputs, _ = self.input_form.split(self.input_form.tensors(data))
+        variables = self.hierarchy.guide_variables
         seed = tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
         before = tf.identity(self.optimizer.iterations.value)
         kept = self._update(self.regularizer_loss, inputs, seed, variables)
@@ -326,16 +346,15 @@ class ElboModel(keras.Model):
         self.optimizer.iterations.assign(before)
 
     def test_step(self, data):
-        bound = self.hierarchy.elbo(*self._tensors(data), self._batch_seed(self.step_seed()))
-        self.bound_metric.update_state(bound)
+        inputs, weights = self.input_form.split(self.input_form.tensors(data))
+        bound = self.hierarchy.elbo(*inputs, self._batch_seed(self.step_seed()))
+        self.bound_metric.update_state(bound, weights)
         return self.get_metrics_result()
 
     def predict_step(self, data):
         seed = self._batch_seed(stateless_random.seed_tensor(self.seed))
-        return self.hierarchy(self._tensors(data), seed)
-
-    def _tensors(self, data) -> tuple[tf.Tensor, ...]:
-        return tuple(tf.cast(part, tf.float32) for part in self.input_form.unpack(data))
+        inputs, _ = self.input_form.split(self.input_form.tensors(data))
+        return self.hierarchy(inputs, seed)
 
     def step_seed(self) -> tf.Tensor:
         """The seed of this step's noise, int32 `[2]`: a function of (seed, step, replica)."""

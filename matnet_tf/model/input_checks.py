@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from matnet_tf.likelihoods.observation import ObservationModel, ObservedPixels
+from matnet_tf.likelihoods.base import ObservationModel, asserted
+from matnet_tf.likelihoods.observation import ObservedPixels
 
 __all__ = [
     "EMPTY",
@@ -26,6 +27,7 @@ __all__ = [
     "checked_mask",
     "data_errors",
     "images_of",
+    "parts_of",
 ]
 
 EMPTY = "the data set is empty: it has no batch of images"
@@ -33,15 +35,44 @@ EMPTY = "the data set is empty: it has no batch of images"
 _MASK = "0 where a pixel is hidden and 1 where it is known, not 1 everywhere"
 
 
-class ImageInputs:
-    """Whole images: inputs are a tuple `(x,)`.
+class _Inputs:
+    """Base class of the forms of input.
 
     Args:
       observation: The model of pixel values.
     """
 
+    size: int  # Number of tensors that `unpack` returns.
+
     def __init__(self, observation: ObservationModel):
         self._observation = observation
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of images."""
+        return self._observation.image_shape
+
+    def check_ready(self) -> None:
+        """Raises a ValueError if the model's `adapt` must be called first."""
+        self._observation.check_ready()
+
+    def tensors(self, element: Any) -> tuple[tf.Tensor, ...]:
+        """The inputs of an element in float32, and the weights of its images if it has any."""
+        inputs, weights = parts_of(element)
+        parts = self.unpack(inputs)
+        parts = parts if weights is None else (*parts, weights)
+        return tuple(tf.cast(part, tf.float32) for part in parts)
+
+    def split(self, tensors: tuple[tf.Tensor, ...]) -> tuple[tuple[tf.Tensor, ...], Any]:
+        """The inputs and the weights, or None, of what `tensors` returns."""
+        inputs, weights = tensors[: self.size], tensors[self.size :]
+        return inputs, (weights[0] if weights else None)
+
+
+class ImageInputs(_Inputs):
+    """Whole images: inputs are a tuple `(x,)`."""
+
+    size = 1
 
     def unpack(self, element: Any) -> tuple[Any]:
         """The images of a data set's element, see `images_of`, in a tuple."""
@@ -57,18 +88,13 @@ class ImageInputs:
 
     def assert_valid(self, x: tf.Tensor) -> tuple[tf.Tensor]:
         """Casts images to float32 and asserts in the graph that the likelihood accepts them."""
-        return (_valid_images(x, self._observation),)
+        return (self._observation.assert_valid(x),)
 
 
-class MaskedImageInputs:
-    """Images and masks: inputs are a tuple `(x, mask)`.
+class MaskedImageInputs(_Inputs):
+    """Images and masks: inputs are a tuple `(x, mask)`."""
 
-    Args:
-      observation: The model of pixel values.
-    """
-
-    def __init__(self, observation: ObservationModel):
-        self._observation = observation
+    size = 2
 
     def unpack(self, element: Any) -> tuple[Any, Any]:
         """Images and masks of an element: its entries `image` and `mask`, or its first two parts.
@@ -99,6 +125,8 @@ class MaskedImageInputs:
     def check(self, x: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Whole images and masks, or a ValueError that names what is wrong with them."""
         x = self._observation.checked(x)
+        if tf.is_symbolic_tensor(mask):  # Inside a `tf.function`.
+            return x, _valid_masks(mask)
         return x, checked_mask(mask, x.shape[0], self._observation.image_shape)
 
     def check_observed(self, x: Any, mask: Any) -> ObservedPixels:
@@ -113,7 +141,18 @@ class MaskedImageInputs:
 
     def assert_valid(self, x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Casts images and masks to float32 and asserts in the graph that they are valid."""
-        return _valid_images(x, self._observation), _valid_masks(mask)
+        return self._observation.assert_valid(x), _valid_masks(mask)
+
+
+def parts_of(element: Any) -> tuple[Any, Any]:
+    """An element of data without its weights, and the weights of its images or None.
+
+    Weights are the last of three parts, after targets or masks, as Keras orders them.
+    """
+    if isinstance(element, (tuple, list)) and len(element) == 3:
+        *inputs, weights = element
+        return tuple(part for part in inputs if part is not None), weights
+    return element, None
 
 
 def images_of(element: Any) -> Any:
@@ -190,26 +229,12 @@ def checked_mask(mask: Any, images: int, image_shape: Sequence[int]) -> tf.Tenso
     return tf.constant(mask, tf.float32)
 
 
-def _valid_images(x: tf.Tensor, observation: ObservationModel) -> tf.Tensor:
-    x = tf.cast(x, tf.float32)
-    bad = tf.math.count_nonzero(observation.invalid(x))
-    return _asserted(x, bad, f"images must be {observation.expected}; got a batch with {{}} values")
-
-
 def _valid_masks(mask: tf.Tensor) -> tf.Tensor:
     mask = tf.cast(mask, tf.float32)
     other_values = tf.reduce_any((mask != 0) & (mask != 1), axis=[1, 2, 3])
     wrong = other_values | tf.reduce_all(mask == 1, axis=[1, 2, 3])
-    return _asserted(
-        mask, tf.math.count_nonzero(wrong), f"masks must be {_MASK}; got a batch with {{}} masks"
-    )
-
-
-def _asserted(value: tf.Tensor, bad: tf.Tensor, message: str) -> tf.Tensor:
-    """The value, which the graph cannot use unless `bad` is 0."""
-    message = tf.strings.format(f"{message} that are not", bad)
-    with tf.control_dependencies([tf.debugging.Assert(bad == 0, [message])]):
-        return tf.identity(value)
+    bad = tf.math.count_nonzero(wrong)
+    return asserted(mask, bad, f"masks must be {_MASK}; got a batch with {{}} masks that are not")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import tensorflow as tf
 from matnet_tf.config import ModelConfig
 from matnet_tf.distributions import stateless_random
 from matnet_tf.distributions.stateless_random import seed_tensor
+from matnet_tf.layers.base import own_keras_settings
 from matnet_tf.model import importance
 from matnet_tf.model.argument_checks import (
     check_count,
@@ -59,8 +60,10 @@ class MatNet(ElboModel):
 
     def __init__(self, config: ModelConfig | dict | None = None, seed: int = 0, **kwargs: Any):
         config = checked_config(type(self).__name__, config, conditional=False)
-        hierarchy = Hierarchy(config, name="hierarchy")
-        super().__init__(hierarchy, ImageInputs(hierarchy.likelihood.observation), seed, **kwargs)
+        with own_keras_settings():
+            hierarchy = Hierarchy(config, name="hierarchy")
+            form = ImageInputs(hierarchy.likelihood.observation)
+            super().__init__(hierarchy, form, seed, **kwargs)
 
     def adapt(self, dataset: Iterable[Any]) -> None:
         """Computes the statistics of whitening; call it before `fit` if `config.whitening` is set.

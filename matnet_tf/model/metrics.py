@@ -20,8 +20,9 @@ class TrainingDiverged(ValueError):
 class BoundMetric(keras.metrics.Metric):
     """Means over images of the ELBO and its parts, in nats, as one dictionary.
 
-    Images whose bound is not finite enter no mean; `non_finite` is their number. Without any other
-    image the means are NaN.
+    `loss` is minus the ELBO, for callbacks that know Keras's names, without the settings of
+    training such as the KL weight. Images whose bound is not finite enter no mean; `non_finite` is
+    their number. Without any other image the means are NaN.
 
     Args:
       level_names: Names of the levels; their means appear as `kl/<name>`.
@@ -42,17 +43,21 @@ class BoundMetric(keras.metrics.Metric):
         """The variables behind the means, which a checkpoint holds."""
         return [self.total, self.count]
 
-    def update_state(self, bound):
+    def update_state(self, bound, sample_weight=None):
         parts = tf.stack([bound.elbo, bound.log_likelihood, *bound.kl.values()])
         # A NaN, whose step is skipped, must not spoil the mean of an epoch.
         finite = tf.reduce_all(tf.math.is_finite(parts), axis=0)
-        self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0), axis=1))
-        self.count.assign_add(tf.reduce_sum(tf.cast(finite, tf.float32)))
+        weights = tf.cast(finite, tf.float32)
+        if sample_weight is not None:
+            weights *= sample_weight
+        self.total.assign_add(tf.reduce_sum(tf.where(finite, parts, 0.0) * weights, axis=1))
+        self.count.assign_add(tf.reduce_sum(weights))
         self.non_finite.assign_add(tf.reduce_sum(tf.cast(~finite, tf.float32)))
 
     def result(self):
         elbo, log_likelihood, *kl = tf.unstack(self.total.value / self.count.value)
         return {
+            "loss": -elbo,
             "elbo": elbo,
             "log_likelihood": log_likelihood,
             "kl": tf.add_n(kl),

@@ -53,7 +53,30 @@ def make_steps(model: keras.Model, *parts: Callable, count: int | None = None) -
         tf.while_loop(lambda done: done < count, step, (0,))
         return model.get_metrics_result()
 
-    return steps if model.run_eagerly else tf_function(steps)
+    return _to_the_end(model, steps if model.run_eagerly else tf_function(steps))
+
+
+def _to_the_end(model: keras.Model, steps: Callable) -> Callable:
+    """Steps that may be cut short by the end of the data, which they report as stock Keras does.
+
+    The last execution has fewer batches where the number of steps does not divide theirs. Its
+    results count; an execution without any batch ends the epoch.
+    """
+
+    def until_the_end(iterator):
+        before = _batches_seen(model)
+        try:
+            return steps(iterator)
+        except (tf.errors.OutOfRangeError, StopIteration):
+            if _batches_seen(model) == before:
+                raise
+            return model.get_metrics_result()
+
+    return until_the_end
+
+
+def _batches_seen(model: Any) -> int:
+    return int(model.step.numpy() + model.batch_count.count.numpy())
 
 
 def make_varying_steps(model: Any) -> Callable:
@@ -70,7 +93,7 @@ def make_varying_steps(model: Any) -> Callable:
             logs = functions[choice](iterator)
         return logs
 
-    return steps
+    return _to_the_end(model, steps)
 
 
 def _regularizer_is_due(model: Any) -> bool:

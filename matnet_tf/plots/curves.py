@@ -45,7 +45,7 @@ _PANELS = (
 )
 
 
-def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]]) -> Figure:
+def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Draws the KL of every module over training as stacked areas (paper, Fig. 4).
 
     Each scale (the paper's "meta module") has one hue, with light lines between its modules and
@@ -55,6 +55,7 @@ def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]]) -> Figure
     Args:
       steps: Training step of each row; one row is enough.
       kl: KL in nats at each step by level name, such as `01_7x7`, in top-down order.
+      title: Title of the figure.
 
     Raises:
       ValueError: If there is no level, no row of finite values, or the numbers of rows differ.
@@ -64,6 +65,7 @@ def kl_area(steps: Sequence[float], kl: Mapping[str, Sequence[float]]) -> Figure
     axes = figure.add_subplot()
     _draw_areas(axes, steps, values, list(kl), "nats")
     _style(axes, "training step", "KL(q || p), nats per image")
+    axes.set_title(title, fontsize=12, loc="left", color=INK)
     axes.set_ylim(0, max(1e-3, 1.06 * _settled(steps, values.sum(axis=0)).max()))
     return figure
 
@@ -191,7 +193,7 @@ def _add_legend(axes: Axes, levels: int) -> None:
     axes.legend(
         handles[::-1],
         labels[::-1],
-        title=f"{levels} levels, at the last step",
+        title=f"{levels} levels, at the last step\n(of a scale, the top one is darkest)",
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
         frameon=False,
@@ -216,14 +218,16 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+def training_curves(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """Draws ELBO, log-likelihood, KL and learning rate over training, a panel each.
 
-    The ELBO's panel also shows `val_elbo` and `val_elbo_averaged` where the rows have them. The
-    axes cover the values of the last nine tenths of the steps.
+    The ELBO's panel also shows `val_elbo` and `val_elbo_averaged` where the rows have them, the
+    KL's the weight that the KL has in the loss, if it varies. The axes cover the values of the last
+    nine tenths of the steps.
 
     Args:
       rows: Rows of `metrics.csv`, each with `step`; bounds in nats per image.
+      title: Title of the figure.
 
     Raises:
       ValueError: If there are no rows.
@@ -232,13 +236,29 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         raise ValueError("training curves need at least one row of metrics; got none")
     figure = Figure(figsize=(10.0, 6.4), dpi=DPI, layout="constrained", facecolor="white")
     panels = figure.subplots(2, 2, sharex=True)
-    for axes, (title, unit, curves) in zip(panels.flat, _PANELS, strict=True):
+    for axes, (title_of_panel, unit, curves) in zip(panels.flat, _PANELS, strict=True):
         _draw_panel(axes, rows, curves)
-        axes.set_title(title, fontsize=12, loc="left", color=INK)
+        axes.set_title(title_of_panel, fontsize=12, loc="left", color=INK)
         _style(axes, "training step" if axes in panels[-1] else "", unit)
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
+        if title_of_panel == "KL":
+            _draw_kl_weight(axes, rows)
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left", color=INK)
     return figure
+
+
+def _draw_kl_weight(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    """Draws the weight of the KL, on an axis of its own at the right, if it varies."""
+    steps, weights = _finite(rows, "kl_weight")
+    if not len(steps) or weights.min() == weights.max():
+        return
+    right = axes.twinx()
+    right.plot(steps, weights, color=INK, linewidth=1.2, linestyle="--")
+    right.set_ylim(0, 1.05)
+    right.set_ylabel("weight in the loss (dashed)", fontsize=10, color=INK)
+    right.tick_params(labelsize=9, colors=INK)
+    right.spines["top"].set_visible(False)
 
 
 def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, float]], curves) -> None:

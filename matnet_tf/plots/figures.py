@@ -80,12 +80,13 @@ def write_figures(
     bits = _bit_areas(experiment, workdir, compare)
     model = load_run(workdir, weights).model
     inputs = _examples(model, experiment.data, seed)
+    title = _title(workdir, experiment.data.name, rows[-1])
     drawn = {
         **_draws(model, inputs, seed),
         "reconstructions": _reconstructions(model, inputs, seed),
-        "kl_area": _kl_area(rows, experiment.model.level_names),
+        "kl_area": _kl_area(rows, experiment.model.level_names, title),
         **bits,
-        "curves": curves.training_curves(rows),
+        "curves": curves.training_curves(rows, title),
     }
     folder = pathlib.Path(workdir) / "figures"
     folder.mkdir(exist_ok=True)
@@ -93,6 +94,12 @@ def write_figures(
     for path, picture in zip(paths, drawn.values(), strict=True):
         drawing.save(picture, path)
     return paths
+
+
+def _title(workdir: str | os.PathLike, data: str, row: dict[str, float]) -> str:
+    name = pathlib.Path(workdir).resolve().name
+    elbo = f"ELBO of training images {row.get('elbo', _NAN):.2f} nats"
+    return f"{name}: {data}, step {row['step']:,.0f}, {elbo}"
 
 
 def _metrics(workdir: str | os.PathLike, level_names: tuple[str, ...]) -> list[dict[str, float]]:
@@ -149,9 +156,11 @@ def _reconstructions(model: ElboModel, inputs: tuple[tf.Tensor, ...], seed: int)
     return drawing.reconstruction_grid(x, rows)
 
 
-def _kl_area(rows: list[dict[str, float]], level_names: tuple[str, ...]) -> drawing.Figure:
+def _kl_area(
+    rows: list[dict[str, float]], level_names: tuple[str, ...], title: str
+) -> drawing.Figure:
     kl = {name: [row.get(f"kl/{name}", _NAN) for row in rows] for name in level_names}
-    return curves.kl_area([row["step"] for row in rows], kl)
+    return curves.kl_area([row["step"] for row in rows], kl, title)
 
 
 def _bit_areas(

@@ -163,8 +163,8 @@ class Checkpoints:
         """Steps that have a checkpoint, readable or not, in rising order."""
         return list(self._paths())
 
-    def restore(self) -> int:
-        """Restores the newest readable checkpoint.
+    def restore(self, step: int | None = None) -> int:
+        """Restores the newest readable checkpoint, or the one of a step.
 
         Returns:
           step: The step of the checkpoint; 0 if there is none.
@@ -173,7 +173,9 @@ class Checkpoints:
           ValueError: If there are checkpoints and none is readable.
         """
         paths, self._unreadable = self._paths(), []
-        for step, path in reversed(paths.items()):
+        if step is not None:
+            paths = {step: paths[step]} if step in paths else {}
+        for number, path in reversed(paths.items()):
             try:
                 self._read(path)
             # A damaged file raises almost anything: OpError, IndexError, AssertionError.
@@ -183,7 +185,7 @@ class Checkpoints:
                     f"before it",
                     file=sys.stderr,
                 )
-                self._unreadable.append(step)
+                self._unreadable.append(number)
                 continue
             self._in_streak = self._step_in_streak()
             return int(self.model.step.numpy())

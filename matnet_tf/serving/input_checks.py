@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MOST_ROWS = 4096  # images per request
+_LUMA = (19595, 38470, 7471)  # Shares of red, green and blue in a grey value, out of 2^16.
 MOST_SAMPLES = 10_000  # samples per image, or sampled images per request
 
 
@@ -45,16 +46,27 @@ def pixel_bytes(name: str, values: tf.Tensor, shape: Sequence[int]) -> tf.Tensor
     if values.dtype == tf.uint8:
         return values
 
+    channels = shape[-1]
+
     def decode(string):
         # TensorFlow names these operations if a string is no image file or has another size.
-        pixels = tf.io.decode_image(
-            string, channels=shape[-1], expand_animations=False, name=f"{name}_as_PNG_or_JPEG"
-        )
+        kind = f"{name}_as_PNG_or_JPEG"
+        if channels == 4:  # No JPEG has them.
+            pixels = tf.io.decode_image(string, channels, expand_animations=False, name=kind)
+        else:  # PNG files too, in spite of the name; the accurate transform is that of Pillow.
+            pixels = tf.io.decode_jpeg(string, 3, dct_method="INTEGER_ACCURATE", name=kind)
+        pixels = _grey(pixels) if channels == 1 else pixels
         return tf.ensure_shape(pixels, shape, name=f"{name}_of_{shape[0]}x{shape[1]}_pixels")
 
     with tf.name_scope(f"shape_of_{name}"):
         values = tf.ensure_shape(values, [None])
     return tf.map_fn(decode, values, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """Grey values of colours, as Pillow rounds them."""
+    weighted = tf.reduce_sum(tf.cast(pixels, tf.int32) * _LUMA, axis=-1, keepdims=True)
+    return tf.cast((weighted + 2**15) // 2**16, tf.uint8)
 
 
 def check_inputs(

@@ -15,10 +15,7 @@ from matnet_tf.serving.signatures import signatures_of
 
 __all__ = ["model_card"]
 
-_BINARY = (
-    "The likelihood is Bernoulli: the bounds are on likelihoods of binary images. For pixels "
-    "between 0 and 1 they are expectations over binarizations."
-)
+_BINARY = "The likelihood is Bernoulli: images are binary, 0 and 1 (as 8-bit pixels 0 and 255)."
 
 
 def model_card(workdir: pathlib.Path, loaded: LoadedRun) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import sys
@@ -82,7 +83,8 @@ class ProgressBar(keras.callbacks.Callback):
         if self._bar is not None:
             return
         live = sys.stderr.isatty()
-        bar_format = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+        # Without tqdm's own estimate of the rest, which takes the compilation for training.
+        bar_format = "{percentage:3.0f}%|{bar:20}| {elapsed}{postfix}"
         # The unit is progress, since a wall-clock budget may end the run before its last step.
         self._bar = tqdm(
             total=1.0,
@@ -94,13 +96,19 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        step, elbo = self._speed.step, logs["elbo"]
-        self._bar.set_postfix_str(
-            f"step {step}/{self._config.steps}, elbo {elbo:.2f} nats, "
-            f"{self._speed.images_per_second():.0f} images/s",
-            refresh=False,
-        )
+        step, elbo, speed = self._speed.step, logs["elbo"], self._speed.images_per_second()
+        about = f"step {step}/{self._config.steps}, elbo {elbo:.2f} nats"
+        if speed:
+            left = datetime.timedelta(seconds=round(self._seconds_left(step, speed)))
+            about += f", {speed:.0f} images/s, {left} left"
+        self._bar.set_postfix_str(about, refresh=False)
         self._bar.update(self._clock.fraction(step) - self._bar.n)
+
+    def _seconds_left(self, step: int, images_per_second: float) -> float:
+        """Seconds to the last step, or to the end of the time limit if that comes first."""
+        by_steps = (self._config.steps - step) * self._config.batch_size / images_per_second
+        limit = self._config.max_seconds
+        return max(0.0, min(by_steps, limit - self._clock.seconds())) if limit else by_steps
 
 
 class Schedules(keras.callbacks.Callback):
@@ -247,11 +255,13 @@ class Checkpointing(keras.callbacks.Callback):
 
     def _row(self, step):
         model = self.model
+        means = model.bound_metric.result()
+        del means["loss"]  # It repeats the ELBO.
         row = {
             "step": step,
             "seconds": round(self._clock.seconds(), 3),
             "images_per_second": round(self._speed.images_per_second(), 1),
-            **{name: float(value) for name, value in model.bound_metric.result().items()},
+            **{name: float(value) for name, value in means.items()},
             "learning_rate": float(model.optimizer.learning_rate.numpy()),
             "kl_weight": float(model.kl_weight.numpy()),
             "skipped": int(model.skipped.numpy()),

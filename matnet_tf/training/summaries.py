@@ -24,6 +24,26 @@ _COMPLETIONS = 4  # Completions of each image in the picture of a conditional mo
 
 Row = Mapping[str, float | None]
 
+_DESCRIPTIONS = {
+    "seconds": "Wall-clock seconds of all sessions.",
+    "images_per_second": "Mean training speed of this session, without its first execution.",
+    "elbo": "Bound on log p(x) in nats per image: means of the last checkpoint interval, and of "
+    "the validation images.",
+    "elbo_averaged": "The bound of the validation images under the averaged weights, in nats.",
+    "log_likelihood": "E[log p(x | z)] in nats per image, the first part of the ELBO.",
+    "kl": "KL of all levels in nats per image, the second part of the ELBO.",
+    "non_finite": "Images of the interval whose bound was not finite; no mean counts them.",
+    "learning_rate": "Adam's learning rate.",
+    "kl_weight": "Factor on the KL in the loss. Reported bounds do not have it.",
+    "skipped": "Steps skipped so far, as their gradient was not finite or out of line.",
+    "kl_area": "KL of each level over the steps, stacked, the top level at the bottom.",
+    "kl_levels": "KL of each level at this step.",
+    "samples": "Images drawn from the model.",
+    "completions": "Images, what is known of them, completions and their mean.",
+    "reconstructions": "Images, and what is left of them if only the top k levels are kept.",
+}
+_KL_OF_A_LEVEL = "KL of one level of latents in nats per image."
+
 
 class Summaries(keras.callbacks.Callback):
     """Writes metrics and pictures of a model to TensorBoard when `write` is called.
@@ -56,7 +76,7 @@ class Summaries(keras.callbacks.Callback):
         self.images = images
         self.seed = seed
         self.read_rows = read_rows
-        self._writer = None
+        self._writer = self._validation = None
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -69,9 +89,15 @@ class Summaries(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._validation is not None:
+            self._validation.close()
+            self._validation = None
 
     def write(self, step: int, row: Row, pictures: bool) -> None:
         """Writes the finite values of a row, with their names as tags, and flushes.
+
+        Values of validation images, `val_elbo`, are the run `validation` below the other, with the
+        tag `elbo`, so that one chart shows both.
 
         Pictures are `kl_area`, `kl_levels`, `samples` (n * n of them; for a conditional model
         `completions` instead) and `reconstructions` (keeping the top k levels, for several k).
@@ -87,10 +113,13 @@ class Summaries(keras.callbacks.Callback):
         try:
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self.log_dir)
+            finite = {tag: value for tag, value in row.items() if tag != "step" and _finite(value)}
+            held_out = {tag: finite.pop(tag) for tag in list(finite) if tag.startswith("val_")}
+            if held_out:
+                self._write_validation(step, held_out)
             with self._writer.as_default(step=step):
-                for tag, value in row.items():
-                    if tag != "step" and _finite(value):
-                        tf.summary.scalar(tag, value)
+                for tag, value in finite.items():
+                    _scalar(tag, value)
                 if pictures and self._draws:
                     self._write_pictures(step, row)
             self._writer.flush()
@@ -99,6 +128,14 @@ class Summaries(keras.callbacks.Callback):
                 f"the summaries in {self.log_dir} could not be written: {reason_of(error)}"
             ) from None
 
+    def _write_validation(self, step: int, row: Row) -> None:
+        if self._validation is None:
+            self._validation = tf.summary.create_file_writer(f"{self.log_dir}/validation")
+        with self._validation.as_default(step=step):
+            for tag, value in row.items():
+                _scalar(tag.removeprefix("val_"), value)
+        self._validation.flush()
+
     @property
     def _draws(self) -> bool:
         return self.images is not None and len(self.model.input_form.unpack(self.images)[0]) > 0
@@ -106,18 +143,18 @@ class Summaries(keras.callbacks.Callback):
     def _write_pictures(self, step: int, row: Row) -> None:
         kl_area = self._kl_area(step, row)
         if kl_area is not None:
-            tf.summary.image("kl_area", kl_area[np.newaxis])
+            _image("kl_area", kl_area)
             kl = {name: row[f"kl/{name}"] for name in self.model.config.level_names}
             bars = drawing.figure_to_array(curves.kl_bars(kl))
-            tf.summary.image("kl_levels", bars[np.newaxis])
+            _image("kl_levels", bars)
         if self.model.config.conditional_stages:
             grid = completion_grid(
                 self.model, self._inputs, _COMPLETIONS, _COMPLETIONS, seed=self.seed
             )
-            tf.summary.image("completions", drawing.figure_to_array(grid)[np.newaxis])
+            _image("completions", drawing.figure_to_array(grid))
         else:
-            tf.summary.image("samples", self._samples()[np.newaxis])
-        tf.summary.image("reconstructions", self._reconstructions()[np.newaxis])
+            _image("samples", self._samples())
+        _image("reconstructions", self._reconstructions())
 
     def _kl_area(self, step: int, row: Row) -> np.ndarray | None:
         """Draws the KL of all steps so far; None if no row has a finite one."""
@@ -150,6 +187,15 @@ class Summaries(keras.callbacks.Callback):
 
     def _images(self, trace: Trace) -> np.ndarray:
         return self.model.hierarchy.images(trace, seed_tensor(self.seed)).numpy()
+
+
+def _scalar(tag: str, value: float) -> None:
+    description = _DESCRIPTIONS.get(tag, _KL_OF_A_LEVEL if tag.startswith("kl/") else None)
+    tf.summary.scalar(tag, value, description=description)
+
+
+def _image(tag: str, picture: np.ndarray) -> None:
+    tf.summary.image(tag, picture[np.newaxis], description=_DESCRIPTIONS[tag])
 
 
 def _finite(value: float | None) -> bool:

@@ -21,7 +21,13 @@ from matnet_tf.runs import devices
 from matnet_tf.runs.averages import Averaging
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.models import build_model
-from matnet_tf.runs.workdir import check_workdir, create_workdir, hold_workdir, read_metrics
+from matnet_tf.runs.workdir import (
+    check_workdir,
+    create_workdir,
+    hold_workdir,
+    read_experiment,
+    read_metrics,
+)
 from matnet_tf.tracing import without_autograph
 from matnet_tf.training.callbacks import Checkpointing, ProgressBar, Schedules, Speed, Stops
 from matnet_tf.training.run_clock import RunClock
@@ -71,8 +77,23 @@ def train(
             model = build_model(experiment)
         if worker.is_chief:
             stack.enter_context(hold_workdir(workdir))
+            _say_if_longer(workdir, experiment.train)
             create_workdir(workdir, experiment, identity)
         return _Session(experiment, workdir, model, split, validation, started, worker).run()
+
+
+def _say_if_longer(workdir: str | os.PathLike, train: TrainConfig) -> None:
+    """Says what happens to the schedules of a run that gets more steps than it had."""
+    if not os.path.exists(os.path.join(workdir, "config.json")):
+        return
+    before = read_experiment(workdir).train.steps
+    if train.steps > before:
+        print(
+            f"train.steps is now {train.steps}, after {before}: the schedules follow the new "
+            f"length, so the learning rate of step {before} is that of progress "
+            f"{before / train.steps:.2f}",
+            flush=True,
+        )
 
 
 def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> None:
@@ -108,7 +129,8 @@ def _images_to_draw(split: Split, validation: Split | None, num: int) -> Any:
 
 def _summaries(workdir: str | os.PathLike, pictured: Any) -> Summaries:
     """Returns the callback that writes a work directory's TensorBoard file."""
-    folder = os.path.join(os.fspath(workdir), "tensorboard")
+    # TensorBoard shows a run by the name of its folder below --logdir.
+    folder = os.path.join(workdir, "tensorboard", os.path.basename(os.path.abspath(workdir)))
     return Summaries(folder, pictured, _PICTURE_SEED, lambda: read_metrics(workdir))
 
 

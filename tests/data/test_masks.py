@@ -187,7 +187,7 @@ def test_masks_that_do_not_suit_the_images_are_refused_in_one_line(tmp_path):
     for config, shape, message in (
         (small, (2, 3, 1), "mask_file .*small.png must have the images' 2x3 pixels; got 3x2$"),
         (white, (2, 3, 1), "mask_file .*white.png leaves nothing to predict: no pixel is dark$"),
-        (text, (2, 3, 1), "mask_file .*no.png: it is not a PNG or JPEG image"),
+        (text, (2, 3, 1), "mask_file .*no.png: it is not a PNG, JPEG, WebP or BMP image"),
         (gone, (2, 3, 1), "mask_file /no/mask.png: it cannot be read: .*No such file"),
         (quadrants, (1, 8, 1), "at least 2x2 pixels to have halves and quadrants; got 1x8$"),
         (half, (8, 1, 1), "at least 2x2 pixels to have .*; got 8x1$"),

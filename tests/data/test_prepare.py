@@ -225,7 +225,7 @@ def test_what_cannot_be_prepared_is_refused(tmp_path):
         ("digits", {}, "digits is embedded"),
         ("svhn_cropped", {"source": "."}, "--source works for mnist, .*; got 'svhn_cropped'"),
         ("mnist", {"source": "/no/folder"}, "the source /no/folder does not exist"),
-        ("mnist", {"size": (8, 8)}, "a size goes with image_folder only"),
+        ("mnist", {"size": (8, 8)}, "a size or crop goes with image_folder only"),
         ("omniglot28", {}, "omniglot28 needs --source=DIR, a folder with chardata.mat"),
         ("tiny_shakespeare", {}, "tiny_shakespeare has no feature `image`; it has text"),
         ("no_such_set", {}, "TFDS has no data set 'no_such_set'"),

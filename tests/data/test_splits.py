@@ -368,17 +368,14 @@ def test_missing_data_is_an_error_that_says_what_to_run(tmp_path):
 
 
 def test_images_that_do_not_suit_the_model_are_refused():
-    unbinarized = {"binarization": "none"}
+    plain = {"binarization": "none"}
     for settings, model, message in (
         ({}, {"image_shape": (4, 8, 1)}, r"digits have shape \(8, 8, 1\), but .* is \(4, 8, 1\)"),
         ({}, {"likelihood": "logistic"}, "requires 8-bit images .* digits are binary or real$"),
-        (
-            unbinarized | {"dequantize": True},
-            {"likelihood": "logistic_mixture"},
-            "logistic_mixture requires .* those of digits are dequantized$",
-        ),
-        (unbinarized, {"likelihood": "normal"}, "8-bit images of digits: add --data.dequantize$"),
-        ({}, {"likelihood": "normal"}, "binary images of digits: use likelihood bernoulli$"),
+        (plain | {"dequantize": True}, {"likelihood": "logistic_mixture"}, "are dequantized$"),
+        (plain, {"likelihood": "normal"}, "8-bit images of digits: add --data.dequantize$"),
+        ({}, {"likelihood": "normal"}, "digits: add --model.likelihood=bernoulli$"),
+        (plain, {}, "bernoulli requires images of 0 and 1; those of digits are 8-bit: add"),
     ):
         config = ModelConfig(**{"image_shape": (8, 8, 1), "scales": (Scale(1, 4, 1, 1),)} | model)
         refused(lambda m=config, d=settings: loading.load_for(m, DataConfig(**d), "train"), message)

@@ -16,8 +16,8 @@ NAMES += ["L>1", "log_p-L>1", "L>2", "log_p-L>2", "L>3", "log_p-L>3"]
 
 def write_scores(path, values, levels=1):
     """Writes a file of scores with these values `[N, columns]`."""
-    header = ",".join(["index", "label", *NAMES[: 2 + 2 * levels]])
-    rows = [",".join([str(i), "", *map(str, row)]) for i, row in enumerate(values)]
+    header = ",".join(["index", "label", "class", "file", *NAMES[: 2 + 2 * levels]])
+    rows = [",".join([str(i), "", "", "", *map(str, row)]) for i, row in enumerate(values)]
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
 
@@ -45,18 +45,18 @@ def test_auroc_counts_the_pairs_that_are_told_apart(tmp_path):
     assert areas["log_p"] > 0.7 and areas["log_p-L>1"] < 0.3
 
 
-HEADER = "index,label,log_p,bits_per_dim,L>1,log_p-L>1\n"
+HEADER = "index,label,class,file,log_p,bits_per_dim,L>1,log_p-L>1\n"
 NO_SCORES = "in.csv is not a file of scores by matnet score: "
 WRONG_FILES = {
     None: "^cannot read the scores in .*in.csv: No such file or directory$",
     "": NO_SCORES + "it has other columns$",
     "index,label,nll\n0,,1,1,1,1\n": NO_SCORES + "it has other columns$",
-    "index,label,log_p,bits_per_dim\n0,,1,1\n": "it has other columns$",  # No levels.
-    "index,label,log_p,bits_per_dim,log_p-L>1,L>1\n0,,1,1,1,1\n": "it has other columns$",
-    HEADER + "0,,1,1,1\n": "must have whole rows of finite scores, at least one$",
-    HEADER + "0,,1,1,1,1\n1,,2\n": "must have whole rows of finite scores",
-    HEADER + "0,,1,x,1,1\n": "must have whole rows of finite scores",
-    HEADER + "0,,1,nan,1,1\n": "must have whole rows of finite scores",
+    "index,label,class,file,log_p,bits_per_dim\n0,,,,1,1\n": "it has other columns$",  # No levels.
+    "index,label,class,file,log_p,bits_per_dim,log_p-L>1,L>1\n0,,,,1,1,1,1\n": "other columns$",
+    HEADER + "0,,,,1,1,1\n": "must have whole rows of finite scores, at least one$",
+    HEADER + "0,,,,1,1,1,1\n1,,,,2\n": "must have whole rows of finite scores",
+    HEADER + "0,,,,1,x,1,1\n": "must have whole rows of finite scores",
+    HEADER + "0,,,,1,nan,1,1\n": "must have whole rows of finite scores",
     HEADER: "must have whole rows of finite scores",
     "\udcff\udcfe": NO_SCORES + ".*decode",
 }

@@ -121,7 +121,9 @@ def test_entropies_are_in_nats_and_0_log_0_is_0():
 
 def test_the_table_has_the_most_likely_component_of_every_image(clustered, seen):
     workdir, (model, x, labels, chosen) = clustered[0], seen
-    assert list(rows_of(workdir)[0]) == ["index", "label", "component", "probability"]
+    assert list(rows_of(workdir)[0]) == [
+        *("index", "label", "class", "file", "component", "probability")
+    ]
     np.testing.assert_array_equal(column(workdir, "index"), chosen)
     np.testing.assert_array_equal(column(workdir, "label"), labels)
     expected = [
@@ -190,7 +192,7 @@ def test_without_a_mixture_there_are_baselines_alone_and_without_labels_no_agree
     assert record["mixture"] is None and "num_samples" not in record
     assert record["clusters"] == 3 and not (plain / "figures").exists()
     assert record["files"] == [str(plain / "clusters.csv"), str(plain / "clusters.json")]
-    assert list(rows_of(plain)[0]) == ["index", "label", "kmeans_top"]
+    assert list(rows_of(plain)[0]) == ["index", "label", "class", "file", "kmeans_top"]
     found = column(plain, "kmeans_top")
     assert set(found) == {0, 1, 2}
     measured = record["kmeans_top_latents"]

@@ -108,7 +108,7 @@ def column(rows, name):
 
 def test_scores_are_log_mean_exps_of_the_models_log_weights(scored, model, scored_workdir):
     header, rows = table_of(scored[0] / "scores" / "digits_test.csv")
-    assert header == ["index", "label", *NAMES]
+    assert header == ["index", "label", "class", "file", *NAMES]
     chosen, split = (
         np.array([int(row["index"]) for row in rows]),
         loading.load(DataConfig(), "test"),

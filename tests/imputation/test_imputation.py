@@ -20,7 +20,7 @@ from fake_imputers import (
     read,
     save,
 )
-from PIL import Image
+from PIL import Image, ImageCms
 from work_directories import write_run
 
 from matnet_tf.config import DataConfig, Experiment, ImputeConfig
@@ -78,6 +78,7 @@ def test_the_record_has_the_settings_and_the_settings_reach_the_model(
     assert record.pop("commit") == source_commit()
     assert record == {
         **{"masks": "", "missing_colour": [], "tolerance": 0, "rectangles": ["2:3:4x4"]},
+        "transparent": False,
         **{"num_samples": 2, "temperature": 0.5, "draw": True, "seed": 5},
         **{"weights": "averaged", "checkpoint_step": 7, "image_shape": [8, 8, 1]},
         "images": [
@@ -96,18 +97,48 @@ def test_the_record_has_the_settings_and_the_settings_reach_the_model(
     assert out == "" and err.strip().startswith("impute:") and "1/1" in err
 
 
-def test_a_bernoulli_model_gets_binary_pixels_if_its_training_images_were_binary(
-    tmp_path, monkeypatch
-):
-    names = [("digits", "auto"), ("digits", "threshold"), ("binarized_mnist", "auto")]
-    for name, binarization in [*names, ("digits", "none"), ("image_folder", "auto")]:
-        data, binary = {"name": name, "binarization": binarization}, (name, binarization) in names
-        run, picture = tmp_path / f"{name} {binarization}", picture_of((8, 8))
-        model = fake_run(run, monkeypatch, likelihood="bernoulli", data=data)
-        record = impute_files(run, good(tmp_path), HOLE)
-        expected = (picture[MASK] >= 128) if binary else picture[MASK] / np.float32(255)
-        np.testing.assert_array_equal(model.calls[0][0][0][MASK], expected)
-        np.testing.assert_array_equal(read(record["images"][0]["outputs"][0])[MASK], picture[MASK])
+def test_a_bernoulli_model_gets_known_pixels_thresholded(tmp_path, monkeypatch):
+    picture = picture_of((8, 8))
+    model = fake_run(tmp_path / "run", monkeypatch, likelihood="bernoulli")
+    record = impute_files(tmp_path / "run", good(tmp_path), HOLE)
+    np.testing.assert_array_equal(model.calls[0][0][0][MASK], picture[MASK] >= 128)
+    np.testing.assert_array_equal(read(record["images"][0]["outputs"][0])[MASK], picture[MASK])
+
+
+def test_transparent_pixels_can_be_the_missing_ones(run, tmp_path):
+    grey = picture_of((8, 8))[..., 0]
+    alpha = np.where(MASK, 200, 100).astype(np.uint8)
+    file = tmp_path / "a.png"
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).save(file)
+    config = ImputeConfig(transparent=True, num_samples=2, seed=5)
+    output = read(impute_files(run, file, config)["images"][0]["outputs"][0])[..., 0]
+    np.testing.assert_array_equal(output[MASK], grey[MASK])
+    assert (output[~MASK] != grey[~MASK]).any()
+    opaque = save(tmp_path / "b.png", picture_of((8, 8)))
+    with pytest.raises(ValueError, match="b.png: nothing is missing: no pixel is transparent"):
+        impute_files(run, opaque, config)
+
+
+def test_colour_profile_and_resolution_are_kept(tmp_path, monkeypatch):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    more = {"icc_profile": profile, "dpi": (300, 300)}
+    file = save(tmp_path / "a.png", picture_of((8, 8), 3), **more)
+    for channels, expected in ((3, profile), (1, None)):
+        run = tmp_path / f"run{channels}"
+        fake_run(run, monkeypatch, channels=channels)
+        output = impute_files(run, file, HOLE)["images"][0]["outputs"][0]
+        with Image.open(output) as image:
+            assert image.info.get("icc_profile") == expected
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_comma_in_a_name_is_part_of_it(run, tmp_path):
+    for name in ("a,b.png", "c.png", "d, e, f.png"):
+        save(tmp_path / name, picture_of((8, 8)))
+    given = ",".join(str(tmp_path / name) for name in ("a,b.png", "c.png", "d, e, f.png"))
+    record = impute_files(run, tuple(given.split(",")), HOLE)
+    files = [pathlib.Path(image["file"]).name for image in record["images"]]
+    assert files == ["a,b.png", "c.png", "d, e, f.png"]
 
 
 def test_files_are_read_upright_and_in_the_models_channels(run, tmp_path, monkeypatch):
@@ -148,7 +179,7 @@ def test_bad_images_are_named_and_skipped_and_the_others_are_done(run, tmp_path,
         save(masks / f"{name}.png", mask[..., None] * np.uint8(255))
     expected = {
         "a_small": "it has 20x7 pixels; the model needs at least 8x8",
-        "b_damaged": "it is not a PNG or JPEG image, or its header is damaged",
+        "b_damaged": "it is not a PNG, JPEG, WebP or BMP image, or its header is damaged",
         "c_unmasked": f"expected one mask named c_unmasked in {masks}; got none",
         "d_whole": "its mask leaves nothing to predict: no pixel is missing",
     }

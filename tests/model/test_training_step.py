@@ -247,7 +247,7 @@ def test_metrics_are_means_over_images_whose_bound_is_finite():
     update([-3.0, -5.0], [-2.0, -3.0], [0.5, 1.0], [0.5, 1.0])
     update([-7.0, np.nan], [-4.0, 1.0], [1.0, 1.0], [2.0, np.inf])
     result = {name: float(value) for name, value in metric.result().items()}
-    expected = {"elbo": -5, "log_likelihood": -3, "kl": 2, "kl/00_top": 2.5 / 3}
+    expected = {"loss": 5, "elbo": -5, "log_likelihood": -3, "kl": 2, "kl/00_top": 2.5 / 3}
     assert result == pytest.approx(expected | {"kl/01_fc": 3.5 / 3, "non_finite": 1})
     assert BoundMetric.from_config(metric.get_config()).level_names == metric.level_names
 

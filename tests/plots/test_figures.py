@@ -111,6 +111,7 @@ def test_samples_of_a_local_model_are_draws(tmp_path, monkeypatch):
     assert np.mean(pixels(paths[0]) == drawing.image_grid(samples, columns=10)) > 0.99
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_in_one_line(drawn, tmp_path):
     with pytest.raises(ValueError, match="is not a work directory: it has no config.json"):
         write_figures(tmp_path)

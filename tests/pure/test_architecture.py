@@ -25,7 +25,8 @@ ROWS = [
         "layers",
         "distributions data",
         "flags",
-        "config files progress tracing version",
+        "startup sentences",
+        "config files progress registration tracing version",
     )
 ]
 # Third parties that only some folders import.
@@ -37,7 +38,16 @@ ROOMS = {
     "tensorflow_datasets": {"data"},
     "tensorflow_probability": {name for row in ROWS[2:10] for name in row} - {"data"},
 }
-QUICK = {"__main__", "__init__", "cli", "flags", "config", "files", "version"}  # To load.
+QUICK = {
+    "__main__",
+    "__init__",
+    "cli",
+    "flags",
+    "config",
+    "files",
+    "registration",
+    "version",
+}  # To load.
 SLOW_PARTIES = {"tensorflow", "keras", "numpy", "matplotlib", "tensorflow_datasets"}
 LAZY_PARTIES = {"sklearn", "scipy"}  # Imported by the functions that use them.
 PRIVATE_OR_OLD = ("keras.src", "tensorflow.python", "tfp.layers", "tensorflow_probability.layers")

@@ -119,7 +119,10 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             (cut_png, "it cannot be read: "),
             (cut_jpeg, "it cannot be read: image file is truncated"),
             (huge_png, "it cannot be read: Image size .* exceeds limit"),
-            (lambda p: p.write_text("no image"), "it is not a PNG or JPEG image, or its header is"),
+            (
+                lambda p: p.write_text("no image"),
+                "it is not a PNG, JPEG, WebP or BMP image, or its header is",
+            ),
             (deep_png, "it has pixels of mode I;16; expected 8-bit grey or colour"),
             (deep_colour_png, "it has pixels of mode RGB;16B; expected 8-bit grey or colour"),
             (lambda p: None, "it cannot be read: .*No such file"),
@@ -146,7 +149,7 @@ def test_damaged_bytes_raise_no_other_error(tmp_path):
             assert str(error).startswith("it ")
 
 
-def test_folders_stand_for_their_png_and_jpeg_files_sorted_and_once(tmp_path):
+def test_folders_stand_for_their_picture_files_sorted_and_once(tmp_path):
     for name in ("b.png", "a.JPEG", "c.jpg", "c/d.png"):
         save(tmp_path / name, picture_of((2, 2)))
     (tmp_path / "notes.txt").write_text("no image")
@@ -157,7 +160,7 @@ def test_folders_stand_for_their_png_and_jpeg_files_sorted_and_once(tmp_path):
     for paths, message in (
         ([], "expected a file or a folder of images, or several; got none"),
         ([tmp_path / "x.png"], "there is no file or folder .*x.png"),
-        (tmp_path / "empty", r"empty holds no images \(.png, .jpg, .jpeg\)"),
+        (tmp_path / "empty", r"empty holds no images \(.png, .jpg, .jpeg, "),
     ):
         with pytest.raises(ValueError, match=message):
             image_files.find(paths)
@@ -242,7 +245,11 @@ def test_masks_that_do_not_suit_the_image_say_why(tmp_path):
     for name, config, reason in (
         ("none", of_folder, f"expected one mask named none in {masks}; got none"),
         ("two", of_folder, f"expected one mask named two in {masks}; got two.jpg and two.png"),
-        ("damaged", of_folder, f"mask {masks}/damaged.png: it is not a PNG or JPEG image"),
+        (
+            "damaged",
+            of_folder,
+            f"mask {masks}/damaged.png: it is not a PNG, JPEG, WebP or BMP image",
+        ),
         ("small", of_folder, "it has 8x8 pixels, but its mask has 7x8"),
         ("whole", of_folder, "its mask leaves nothing to predict: no pixel is missing"),
         ("a", ImputeConfig(rectangles=("8:0:1x8",)), "rectangle 8:0:1x8 reaches out of its 8x8 p"),

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAG = r"(?<![\w-])--([A-Za-z][\w.]*)"
 PROGRAM_FLAGS = {
-    name: {flag.name for flag in program.flags} | {"flagfile", "help"}
+    name: {flag.name for flag in program.flags} | {"flagfile", "help", "help_all"}
     for name, program in cli.PROGRAMS.items()
 }
 PROGRAM_FLAGS["train"] |= {"preset"}

@@ -63,9 +63,12 @@ def other_value(field):
     }[type(default)]()
 
 
+MISSING = {"masks", "missing_colour", "transparent", "rectangles"}
+
+
 def with_other_value(owner, field):
     keywords = {field.name: other_value(field), **COMPANIONS.get(field.name, {})}
-    if owner is ImputeConfig and not {"masks", "missing_colour", "rectangles"} & set(keywords):
+    if owner is ImputeConfig and not MISSING & set(keywords):
         keywords["masks"] = "a"
     return owner(**keywords)
 

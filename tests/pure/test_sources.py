@@ -252,6 +252,81 @@ def test_photos_are_read_upright_as_exif_says(tmp_path):
     assert sorted(np.flatnonzero(i.all(axis=1)).item() for i in images) == [0, 1]
 
 
+def test_names_of_splits_are_known_in_any_case_and_by_synonyms(tmp_path):
+    names = (("Train", "Test"), ("training", "testing"), ("train", "val", "TEST"))
+    for number, folders in enumerate(names):
+        folder = tmp_path / str(number)
+        for count, name in enumerate(folders):
+            save_images(folder / name, pixels(2 + count, (4, 4, 1)))
+        save_images(folder / "more", pixels(1, (4, 4, 1)))
+        source = read_folder(folder)
+        counts = {split: len(column(source, split, "image")) for split in source.splits}
+        expected = ("train", "validation", "test") if len(folders) == 3 else ("train", "test")
+        assert counts == dict(zip(expected, range(2, 5), strict=False))
+        assert source.label_names == {}
+        notes = ", ".join(f"{s} from {f}" for s, f in zip(expected, folders, strict=True))
+        assert source.notes == (
+            f"splits: {notes}",
+            "classes: none",
+            "left out: 1 beside the splits (more)",
+        )
+    save_images(folder / "valid", pixels(1, (4, 4, 1)))
+    with pytest.raises(ValueError, match="has two folders for the split validation: .*val"):
+        read_folder(folder)
+
+
+def test_what_is_no_picture_is_left_out_and_counted(tmp_path):
+    save_images(tmp_path / "cats" / "2019", pixels(2, (4, 4, 3)))
+    save_images(tmp_path / "dogs", pixels(3, (4, 4, 3)))
+    for name in (".ipynb_checkpoints/0.png", "dogs/._0.png", "dogs/notes.txt", "x.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "dogs" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "dogs" / "again").symlink_to(tmp_path)
+    source = read_folder(tmp_path)
+    assert source.label_names == {"label": ["cats", "dogs"]}
+    files = sorted(f for s in ("train", "test") for f in column(source, s, "file"))
+    assert files == ["cats/2019/0.png", "cats/2019/1.png", *(f"dogs/{i}.png" for i in range(3))]
+    assert source.notes[0] == "splits: a tenth of the images, drawn with seed 0, is test"
+    assert source.notes[1] == "classes: cats, dogs"
+    left = {note.split(" (")[0] for note in source.notes[2:]}
+    assert left == {
+        "left out: 2 hidden",
+        "left out: 2 of other kinds",
+        "left out: 1 links to nothing",
+    }
+
+
+def test_every_stated_format_is_read_by_any_of_its_names(tmp_path):
+    image = Image.fromarray(pixels(1, (8, 8, 3))[0])
+    kinds = {"png": "PNG", "jpg": "JPEG", "JPEG": "JPEG", "jpe": "JPEG", "jfif": "JPEG"}
+    for suffix, kind in (kinds | {"webp": "WEBP", "bmp": "BMP"}).items():
+        image.save(tmp_path / f"of_{suffix}.{suffix}", format=kind)
+    source = read_folder(tmp_path)
+    assert sum(len(column(source, split, "image")) for split in source.splits) == 7
+    # Whatever the name says, no other format is opened.
+    image.save(tmp_path / "eps.png", format="EPS")
+    with pytest.raises(ValueError, match="eps.png: it is not a PNG, JPEG, WebP or BMP image"):
+        read_folder(tmp_path)
+
+
+def test_crops_are_tiles_at_the_images_own_resolution(tmp_path):
+    image = pixels(1, (5, 9, 3))[0]
+    for name, array in (("train/a", image), ("train/small", image[:3]), ("test/b", image[:4, :4])):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(array).save(path)
+    source = read_folder(tmp_path, crop=4)
+    assert source.image_shape == (4, 4, 3)
+    tiles = [image[:4, :4], image[:4, 4:8]]  # The surplus row and column are cut.
+    np.testing.assert_array_equal(column(source, "train", "image"), tiles)
+    assert list(column(source, "train", "file")) == ["a.png@0,0", "a.png@0,4"]
+    assert list(column(source, "test", "file")) == ["b.png@0,0"]
+    assert source.notes[-1] == "left out: 1 smaller than 4x4 (train/small.png)"
+    with pytest.raises(ValueError, match="no image has 40x40 pixels or more, as --crop=40 needs"):
+        read_folder(tmp_path, crop=40)
+
+
 def test_faults_of_image_folders_are_named(tmp_path):
     def make(folder):
         save_images(folder, pixels(5, (32, 32, 3)))
@@ -265,10 +340,15 @@ def test_faults_of_image_folders_are_named(tmp_path):
 
     faults = [
         (lambda f: cut(f / "3.png", 1500), "3.png: it cannot be read: "),  # Behind its header.
-        (lambda f: (f / "3.png").write_bytes(b"no image"), "3.png: it is not a PNG or JPEG image"),
+        (
+            lambda f: (f / "3.png").write_bytes(b"no image"),
+            "3.png: it is not a PNG, JPEG, WebP or BMP image",
+        ),
         (deep, "3.png: it has pixels of mode I;16; expected 8-bit grey or colour"),
         (lambda f: [p.unlink() for p in f.iterdir()], "holds no images"),
         (lambda f: [(f / f"{i}.png").unlink() for i in range(4)], "holds one image; a train and"),
-        (single_split, "has train; it lacks test"),
+        (single_split, "has train; it lacks a folder test"),
+        (lambda f: save_images(f / "a\nb", pixels(1, (32, 32, 3))), r"folder 'a\\nb' cannot be a"),
+        (lambda f: save_images(f / "a\udcff", pixels(1, (32, 32, 3))), "cannot be a class"),
     ]
     assert_faults_are_named(read_folder, make, faults, tmp_path)

@@ -41,7 +41,15 @@ def start(workdir: pathlib.Path, logs: pathlib.Path) -> list[subprocess.Popen]:
         with (logs / f"{index}").open("w") as log:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "matnet_tf", "train", *FLAGS, f"--workdir={workdir}"],
+                    [
+                        sys.executable,
+                        "-m",
+                        "matnet_tf",
+                        "train",
+                        *FLAGS,
+                        "--json",
+                        f"--workdir={workdir}",
+                    ],
                     cwd=ROOT,
                     env=os.environ | {"TF_CONFIG": json.dumps(config)},
                     stdout=log,

@@ -41,7 +41,7 @@ def test_bad_input_is_an_error_that_names_it_and_the_session_goes_on(served_mixt
         (x[:, :3], "shape_of_images"),
         (x[..., 0], "shape_of_images"),
         (x[:0], "images must have 1 to 4096 rows"),
-        (x * np.nan, "images must be finite values in"),
+        (x * np.nan, "images must be 0 or 1"),
         (np.float64(x), "Expects arg[0] to be float"),  # A session checks types by position.
     ]
     values = [*(value for value, _ in cases), x]

@@ -79,7 +79,7 @@ def test_a_model_card_has_the_bounds_that_were_measured_with_these_weights(workd
         "K=100. Minus the ELBO: 23.50 nats.",
         "200 (subset seed 4) of the 297 images of digits, split test, binarization dynamic",
         "Step 7, averaged weights",
-        "likelihoods of binary images",
+        "images are binary, 0 and 1",
     ):
         assert text in card
     assert "99.0" not in card

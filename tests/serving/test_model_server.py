@@ -131,7 +131,7 @@ def test_bad_input_is_an_error_that_names_it_and_the_server_goes_on(kind, server
     client = server.client(kind)
     cases = [
         ("serving_default", {"images": images[:, :3]}, "images"),
-        ("serving_default", {"images": images * np.nan}, "images must be finite values in"),
+        ("serving_default", {"images": images * np.nan}, "images must be 0 or 1"),
         ("log_likelihood", {"images": images, "num_samples": np.int32(0)}, "num_samples must lie"),
         ("sample", {"num": np.int32(-1)}, "num must lie in [1, 10000]"),
         ("encode", {"seed": np.int32(1)}, "images"),

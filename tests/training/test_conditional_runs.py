@@ -88,7 +88,7 @@ def test_a_run_is_measured_on_hidden_values_and_drawn(undisturbed, tmp_path):
     summaries = Summaries(tmp_path, {k: v[:2] for k, v in batch.items()}, 0, list)
     summaries.set_model(model)
     summaries.write(8, rows[-1], pictures=True)
-    (event,) = tmp_path.iterdir()
+    (event,) = tmp_path.glob("events.*")
     for tag in (b"completions", b"reconstructions", b"kl_area"):
         assert tag in event.read_bytes()
     paths = write_figures(undisturbed)

@@ -30,6 +30,7 @@ class Source:
       splits: Examples of each split: dictionaries with `image`, uint8 [H, W, C], one integer per
         label and one string per text.
       texts: Names of text features.
+      notes: What a person should know of the reading, in lines.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     label_names: Mapping[str, int | list[str]]
     splits: Mapping[str, Iterable[dict[str, Any]]]
     texts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def examples(images: np.ndarray, **labels: np.ndarray) -> list[dict[str, Any]]:

@@ -1,10 +1,13 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reader of users' own images: a folder of PNG and JPEG files."""
+"""Reader of users' own images: a folder of picture files."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,99 +22,231 @@ from matnet_tf.data.sources.base import Source
 __all__ = ["read_folder"]
 
 _TEST_SHARE, _SPLIT_SEED = 0.1, 0
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+# Why files are left out.
+_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "links to nothing"
 
 
-def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None) -> Source:
-    """Reads images from `folder/{train,[validation,]test}/[CLASS/]*`, or from `folder/[CLASS/]*`.
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The picture files of one split.
 
-    Without folders `train` and `test`, a fixed draw makes a tenth of the images the test split.
-    The data set is grey if every file is, else RGB; transparency is dropped.
+    Attributes:
+      root: Folder of the split.
+      paths: Files, sorted.
+    """
+
+    root: pathlib.Path
+    paths: list[pathlib.Path]
+
+    def name_of(self, path: pathlib.Path) -> str:
+        """The file's name within the split, with slashes."""
+        name = path.relative_to(self.root).as_posix()
+        return os.fsencode(name).decode("utf-8", "replace")
+
+    def class_of(self, path: pathlib.Path) -> str:
+        """The first folder on the way to the file; empty if it lies in the split's own."""
+        parts = path.relative_to(self.root).parts
+        return parts[0] if len(parts) > 1 else ""
+
+
+def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop: int = 0) -> Source:
+    """Reads images from `folder/{train,[validation,]test}/[CLASS/]**`, or `folder/[CLASS/]**`.
+
+    Names of splits are known in any case and by their usual synonyms (`Training`, `val`). Without
+    folders for train and test, a fixed draw makes a tenth of the images the test split. Names that
+    begin with a dot are left out. The data set is grey if every file is, else RGB; transparency is
+    dropped.
 
     Args:
       folder: Folder of the images.
-      size: Height and width to which every image is resized (Lanczos); None requires that all
-        images have the same size.
+      size: Height and width to which every image is resized (Lanczos). None requires that all
+        images have the same size, unless `crop` is given.
+      crop: Side of the square tiles that images are cut into at their own resolution, as many as
+        fit, in the middle; smaller images are left out. 0 does not cut.
 
     Raises:
       ValueError: If there are no images, the header of one is damaged, or their sizes differ.
         Damage behind a header raises when the examples are iterated over.
     """
-    files = _split_files(folder)
-    names = sorted({_class(path, root) for root, paths in files.values() for path in paths})
-    shape = _shape([path for _, paths in files.values() for path in paths], size)
-    # Without folders of classes, the only name is "" and there is no label.
-    labels = {"label": names} if any(names) else {}
+    require(folder.is_dir(), f"the source {folder} must be a folder of images")
+    left_out: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    folders = _split_folders(folder, left_out)
+    splits = {name: _Files(root, _images(root, left_out)) for name, root in folders.items()}
+    shape = _shape([p for files in splits.values() for p in files.paths], size, crop, left_out)
+    too_small = set(left_out[_too_small(crop)])
     splits = {
-        split: _Examples(root, paths, shape, names if labels else [])
-        for split, (root, paths) in files.items()
+        name: _Files(files.root, [p for p in files.paths if p not in too_small])
+        for name, files in splits.items()
     }
-    return Source("image_folder", "1.0.0", f"Images of {folder.name}.", shape, labels, splits)
+    if list(splits) == [""]:
+        splits = _draw_splits(folder, splits[""])
+    classes = _classes(splits)
+    return Source(
+        "image_folder",
+        "1.0.0",
+        f"Images of {folder.name}.",
+        shape,
+        {"label": classes} if classes else {},
+        {name: _Examples(files, shape, classes, crop) for name, files in splits.items()},
+        texts=("file",),
+        notes=_notes(folders, classes, left_out, folder),
+    )
 
 
 class _Examples:
     """Examples of one split, decoded while they are iterated over."""
 
-    def __init__(
-        self,
-        root: pathlib.Path,
-        paths: list[pathlib.Path],
-        shape: tuple[int, int, int],
-        names: list[str],
-    ):
-        self._root, self._paths, self._shape, self._names = root, paths, shape, names
+    def __init__(self, files: _Files, shape: tuple[int, int, int], classes: list[str], crop: int):
+        self._files, self._shape, self._classes, self._crop = files, shape, classes, crop
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for path in self._paths:
-            example = {"image": _decode(path, self._shape)}
-            if self._names:
-                example["label"] = self._names.index(_class(path, self._root))
-            yield example
+        for path in self._files.paths:
+            name = self._files.name_of(path)
+            more = {}
+            if self._classes:
+                more["label"] = self._classes.index(self._files.class_of(path))
+            if not self._crop:
+                yield {"image": _decode(path, self._shape), "file": name, **more}
+                continue
+            with _named(path):
+                pixels = image_files.pixels(image_files.read(path), self._shape[-1])
+            for top, left in _corners(pixels.shape, self._crop):
+                tile = pixels[top : top + self._crop, left : left + self._crop]
+                yield {"image": tile, "file": f"{name}@{top},{left}", **more}
 
 
-def _split_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, list[pathlib.Path]]]:
-    """Returns the root and the sorted files of each split."""
-    require(folder.is_dir(), f"the source {folder} must be a folder of images")
-    splits = [s for s in ("train", "validation", "test") if (folder / s).is_dir()]
-    if splits:
-        missing = {"train", "test"} - set(splits)
-        require(not missing, f"{folder} has {', '.join(splits)}; it lacks {' and '.join(missing)}")
-        return {split: (folder / split, _images(folder / split)) for split in splits}
-    paths = _images(folder)
+def _corners(shape: tuple[int, ...], side: int) -> Iterator[tuple[int, int]]:
+    """Top and left of each tile; what does not fill a tile is cut from both ends alike."""
+    height, width = shape[:2]
+    for top in range((height % side) // 2, height - side + 1, side):
+        for left in range((width % side) // 2, width - side + 1, side):
+            yield top, left
+
+
+def _split_folders(
+    folder: pathlib.Path, left_out: dict[str, list[pathlib.Path]]
+) -> dict[str, pathlib.Path]:
+    """The folder of each split; `{"": folder}` if no folder is named after one."""
+    found: dict[str, pathlib.Path] = {}
+    others = []
+    for path in sorted(folder.iterdir()):
+        split = next((s for s, names in _SPLIT_NAMES.items() if path.name.lower() in names), None)
+        if split is None or not path.is_dir():
+            others.append(path)
+            continue
+        require(
+            split not in found,
+            f"{folder} has two folders for the split {split}: {found.get(split)} and {path}",
+        )
+        found[split] = path
+    if not found:
+        return {"": folder}
+    missing = {"train", "test"} - set(found)
+    names = ", ".join(path.name for path in found.values())
+    require(not missing, f"{folder} has {names}; it lacks a folder {' and '.join(missing)}")
+    left_out["beside the splits"] += others
+    return {split: found[split] for split in _SPLIT_NAMES if split in found}
+
+
+def _images(root: pathlib.Path, left_out: dict[str, list[pathlib.Path]]) -> list[pathlib.Path]:
+    """The picture files below a folder, sorted, at any depth."""
+    paths, seen = [], set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # A link to a folder above.
+            folders.clear()
+            continue
+        seen.add(real)
+        here = pathlib.Path(parent)
+        left_out[_HIDDEN] += [here / name for name in (*folders, *names) if name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (here / name for name in names if not name.startswith(".")):
+            if path.suffix.lower() not in image_files.SUFFIXES:
+                left_out[_OTHER_KIND].append(path)
+            elif not path.is_file():
+                left_out[_NO_FILE].append(path)
+            else:
+                paths.append(path)
+    require(bool(paths), f"{root} holds no images ({', '.join(image_files.SUFFIXES)})")
+    return sorted(paths)
+
+
+def _draw_splits(folder: pathlib.Path, files: _Files) -> dict[str, _Files]:
+    paths = files.paths
     require(len(paths) >= 2, f"{folder} holds one image; a train and a test split need two")
     # NumPy guarantees that RandomState draws the same numbers in every later version.
     order = np.random.RandomState(_SPLIT_SEED).permutation(len(paths))
     held_out = set(order[: max(1, round(_TEST_SHARE * len(paths)))].tolist())
     return {
-        "train": (folder, [p for i, p in enumerate(paths) if i not in held_out]),
-        "test": (folder, [p for i, p in enumerate(paths) if i in held_out]),
+        "train": _Files(folder, [p for i, p in enumerate(paths) if i not in held_out]),
+        "test": _Files(folder, [p for i, p in enumerate(paths) if i in held_out]),
     }
 
 
-def _images(root: pathlib.Path) -> list[pathlib.Path]:
-    found = [p for pattern in ("*", "*/*") for p in root.glob(pattern)]
-    paths = sorted(p for p in found if p.suffix.lower() in image_files.SUFFIXES and p.is_file())
-    require(bool(paths), f"{root} holds no images ({', '.join(image_files.SUFFIXES)})")
-    return paths
+def _classes(splits: dict[str, _Files]) -> list[str]:
+    """Names of the classes; none if all images lie in the folders of the splits themselves."""
+    names = {files.class_of(path) for files in splits.values() for path in files.paths}
+    for name in names:
+        require(
+            name.isprintable(),
+            f"the folder {name!r} cannot be a class: its name must be printable UTF-8",
+        )
+    return sorted(names) if any(names) else []
 
 
-def _class(path: pathlib.Path, root: pathlib.Path) -> str:
-    return "" if path.parent == root else path.parent.name
+def _too_small(crop: int) -> str:
+    return f"smaller than {crop}x{crop}"
 
 
-def _shape(paths: list[pathlib.Path], size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Returns height, width and channels of all files."""
+def _shape(
+    paths: list[pathlib.Path],
+    size: tuple[int, int] | None,
+    crop: int,
+    left_out: dict[str, list[pathlib.Path]],
+) -> tuple[int, int, int]:
+    """Height, width and channels of the images of the data set."""
     first, most_channels = None, 1
     for path in paths:
         with _named(path):
             *found, channels = image_files.shape(path)
+        if crop and min(found) < crop:
+            left_out[_too_small(crop)].append(path)
+            continue
         first = first or (path, found)
         require(
-            size is not None or found == first[1],
+            bool(size or crop) or found == first[1],
             f"{path} has {found[0]}x{found[1]} pixels, but {first[0].name} has "
-            f"{first[1][0]}x{first[1][1]}; --size=HxW resizes all to one size",
+            f"{first[1][0]}x{first[1][1]}; --size=HxW resizes all to one size, --crop=N cuts "
+            f"them into tiles",
         )
         most_channels = max(most_channels, channels)
-    return (*(size or first[1]), most_channels)
+    require(first is not None, f"no image has {crop}x{crop} pixels or more, as --crop={crop} needs")
+    return (*(size or ((crop, crop) if crop else first[1])), most_channels)
+
+
+def _notes(
+    folders: dict[str, pathlib.Path],
+    classes: list[str],
+    left_out: dict[str, list[pathlib.Path]],
+    folder: pathlib.Path,
+) -> tuple[str, ...]:
+    """What became of the folders and files, in lines for people."""
+    if "" in folders:
+        notes = [f"splits: a tenth of the images, drawn with seed {_SPLIT_SEED}, is test"]
+    else:
+        named = ", ".join(f"{split} from {path.name}" for split, path in folders.items())
+        notes = [f"splits: {named}"]
+    notes.append(f"classes: {', '.join(name or '(none)' for name in classes) or 'none'}")
+    for reason, paths in left_out.items():
+        if paths:
+            shown = ", ".join(os.fspath(p.relative_to(folder)) for p in paths[:3])
+            more = ", ..." if len(paths) > 3 else ""
+            notes.append(f"left out: {len(paths)} {reason} ({shown}{more})")
+    return tuple(notes)
 
 
 def _decode(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:

@@ -1,0 +1,84 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What programs say at their end, in sentences for people, from the records that they return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["of_clusters", "of_evaluation", "of_imputations", "of_scores", "of_training"]
+
+
+def of_training(record: Mapping[str, Any], workdir: str) -> str:
+    """What a run has come to."""
+    ended = "stopped by a signal at" if record.get("interrupted") else "trained to"
+    text = f"{ended} step {record['step']:,} in {_time(record['seconds'])}"
+    if record.get("elbo") is not None:
+        text += f"; ELBO of training images in the last interval: {record['elbo']:.2f} nats"
+    if record["skipped"]:
+        text += f"; {record['skipped']:,} steps skipped, {record['rollbacks']} times gone back"
+    return f"{text}. Everything is in {workdir}"
+
+
+def of_evaluation(record: Mapping[str, Any], workdir: str) -> str:
+    """The bound, and what it was measured on."""
+    left = "log p(hidden pixels | known ones)" if "mask" in record else "log p(x)"
+    method = record["binarization"]["method"]
+    kind = "" if method == "none" else f", {method} binarization"
+    if record["dequantization"]["method"] != "none":
+        kind = ", dequantized"
+    # One image has no standard error.
+    error = "" if record["nll_se"] is None else f" +- {record['nll_se']:.2f}"
+    return (
+        f"{left} >= {-record['nll']:.2f}{error} nats per image, or "
+        f"{record['bits_per_dim']:.3f} bits for each of {record['dims']:.0f} values: K="
+        f"{record['num_samples']}, {_images(record)}{kind}, {record['weights']} weights of step "
+        f"{record['checkpoint_step']:,}. Recorded in {os.path.join(workdir, 'evaluation.json')}"
+    )
+
+
+def of_scores(record: Mapping[str, Any]) -> str:
+    """Where the scores are, and how well they tell outliers apart if that was asked."""
+    lines = [f"AUROC {name:<14}{area:.4f}" for name, area in record.get("auroc", {}).items()]
+    lines.append(
+        f"scored {_images(record)}, K={record['num_samples']}, with {record['weights']} weights of "
+        f"step {record['checkpoint_step']:,}: {record['scores']}"
+    )
+    return "\n".join(lines)
+
+
+def of_clusters(record: Mapping[str, Any]) -> str:
+    """How many clusters are used, and how well they agree with the labels."""
+    lines = [*record["files"]]
+    for name in ("mixture", "kmeans_pixels", "kmeans_top_latents"):
+        found = record.get(name)
+        if not found:
+            continue
+        agreement = ""
+        if "purity" in found:
+            agreement = f", purity {found['purity']:.3f}, NMI {found['nmi']:.3f}"
+        title = name.replace("kmeans_", "k-means on ").replace("_", " ")
+        lines.append(f"{title}: {found['used_clusters']} of {record['clusters']} used{agreement}")
+    return "\n".join([*lines, f"clustered {_images(record)}"])
+
+
+def of_imputations(record: Mapping[str, Any]) -> str:
+    """How many pictures were filled in, and where they are."""
+    done, skipped = len(record["images"]), len(record["skipped"])
+    return f"filled in {done} of {done + skipped} pictures; see {record['contact_sheet']}"
+
+
+def _images(record: Mapping[str, Any]) -> str:
+    images, split = record["images"], f"{record['split']} images of {record['data']}"
+    if images["count"] == images["of"]:
+        return f"all {images['of']:,} {split}"
+    return f"{images['count']:,} of {images['of']:,} {split}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
