@@ -44,6 +44,8 @@ demo: venv  ## train on digits, evaluate, draw figures and export, in WORKDIR (r
 	$(BIN)/python bin/evaluate --workdir=$(WORKDIR) --num_samples=100
 	$(BIN)/python bin/figures --workdir=$(WORKDIR)
 	$(BIN)/python bin/export --workdir=$(WORKDIR)
+	@echo "The pictures are in $(WORKDIR)/figures. Next: your own pictures (docs/own-images.md), or"
+	@echo "$(BIN)/python examples/keras_script.py runs/keras, a MatNet as a Keras model."
 
 wheel: venv  ## build the wheel in dist/
 	rm -rf build

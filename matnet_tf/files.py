@@ -13,6 +13,7 @@ import fcntl
 import os
 import pathlib
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
     Raises:
       OSError: If a file cannot be written; it names the file.
     """
-    temporary = {path: path.with_name(f"{path.name}.{os.getpid()}.tmp") for path in contents}
+    # A name that nobody can guess, so that no link waits there; short, as the file's may be long.
+    temporary = {path: path.with_name(f".{secrets.token_hex(8)}.tmp") for path in contents}
     try:
         for path, content in contents.items():
             _write_and_sync(temporary[path], content, path)
@@ -73,7 +75,8 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
 def _write_and_sync(temporary: pathlib.Path, content: bytes, path: pathlib.Path) -> None:
     """Writes a temporary file to the disk; an error names the final path."""
     try:
-        with temporary.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,9 @@ def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
       function: A function of tensors.
       jit_compile: Whether XLA compiles the graph.
     """
+    # TensorFlow counts the traces of all functions with the same code together, and warns of
+    # retracing when several models live in one process; those of a partial it counts alone.
+    function = functools.partial(function)
     return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
 
 
@@ -50,9 +53,7 @@ class FunctionCache:
         def call(*arguments):
             key = function, run is None, *map(_signature, tf.nest.flatten(arguments))
             if key not in self._graphs:
-                # TensorFlow counts the traces of all functions with the same code together, but
-                # those of a partial alone.
-                self._graphs[key] = tf_function(functools.partial(run or function))
+                self._graphs[key] = tf_function(run or function)
             return self._graphs[key](*arguments)
 
         return call

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,11 +23,6 @@ __all__ = ["SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask", 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # No other is opened, whatever a file's name says.
-# Pillow raises these for files that are damaged, of another kind, or suspiciously large.
-_PILLOW_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, struct.error),
-    Image.DecompressionBombError,
-)
 _GREY = ("1", "L", "LA")  # Modes of Pillow; all others become RGB.
 _KNOWN = 128  # The darkest grey of a mask that still means known.
 
@@ -115,7 +109,9 @@ def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
         raise ValueError(
             "it is not a PNG, JPEG, WebP or BMP image, or its header is damaged"
         ) from None
-    except _PILLOW_ERRORS as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # For damaged files Pillow raises errors of almost every kind.
         raise ValueError(f"it cannot be read: {error}") from None
     if deep:
         raise ValueError(f"it has pixels of mode {deep}; expected 8-bit grey or colour")

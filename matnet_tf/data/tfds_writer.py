@@ -30,8 +30,18 @@ _WORKSPACE, _LOCK, _REPLACED = ".preparing_", ".lock", "replaced_"
 
 
 def data_dir(directory: str) -> pathlib.Path:
-    """Returns the TFDS data directory: the one given, or TFDS's default."""
-    return pathlib.Path(directory or tfds.core.constants.DATA_DIR).expanduser()
+    """Returns the TFDS data directory: the one given, or TFDS's default.
+
+    Raises:
+      ValueError: If it is below a home directory that does not exist, as in a container without
+        the user's name.
+    """
+    try:
+        return pathlib.Path(directory or tfds.core.constants.DATA_DIR).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            "there is no home directory for data sets: say where they are by DataConfig.dir"
+        ) from None
 
 
 def find(name: str, directory: str) -> pathlib.Path | None:

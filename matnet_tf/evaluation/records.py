@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pathlib
@@ -81,7 +82,8 @@ class BatchFiles:
         kl = {f"kl/{level}": v for level, v in part.kl.items()}
         arrays = {"images": images, "elbo": part.elbo, "dims": part.dims, "seconds": seconds}
         np.savez(buffer, **arrays, **bounds, **kl)
-        write_whole({_batch_file(self._folder, number): buffer.getvalue()})
+        content = buffer.getvalue()
+        write_whole({_batch_file(self._folder, number): content + _checksum(content)})
         self.found[number] = part, seconds
         unlock_part(self._claims, number)
 
@@ -118,9 +120,18 @@ def _batch_file(folder: pathlib.Path, number: int) -> pathlib.Path:
     return folder / f"{number:06d}.npz"
 
 
+def _checksum(content: bytes) -> bytes:
+    """What follows the content of a file: a zip file's own does not cover every bit."""
+    return hashlib.sha256(content).digest()
+
+
 def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
+    stored = path.read_bytes()
+    content, checksum = stored[:-32], stored[-32:]
+    if _checksum(content) != checksum:
+        raise ValueError("its checksum does not fit")
     # NumPy would leave a damaged file open, so it reads from memory.
-    with np.load(io.BytesIO(path.read_bytes())) as stored:
+    with np.load(io.BytesIO(content)) as stored:
         arrays = dict(stored)
 
     def under(prefix):

@@ -119,15 +119,17 @@ def _impute_all(
     with image_progress("impute", len(files)) as progress:
         for path in files:
             try:
+                _check_name(folder, path.stem, config.num_samples)
                 image, picture, mask = _read(path, missing, shape)
             except ValueError as error:
-                progress.write(f"impute: {path} is skipped: {error}", file=sys.stderr)
-                skipped.append({"file": str(path), "reason": str(error)})
+                name = _printable(str(path))
+                progress.write(f"impute: {name} is skipped: {error}", file=sys.stderr)
+                skipped.append({"file": name, "reason": str(error)})
             else:
                 imputation = _impute(loaded, config, path, picture, mask)
-                if len(rows) < _MOST_ROWS:
-                    rows.append(contact_row(path.name, *imputation))
                 outputs = _write_outputs(folder, path.stem, imputation, image)
+                if len(rows) < _MOST_ROWS:
+                    rows.append(contact_row(_printable(path.name), *imputation))
                 done.append(_describe(path, imputation, shape) | {"outputs": outputs})
             progress.update()
     if not done:
@@ -139,6 +141,18 @@ def _impute_all(
     if len(done) > len(rows):
         print(f"impute: the contact sheet shows the first {len(rows)} images", file=sys.stderr)
     return done, skipped, rows
+
+
+def _printable(name: str) -> str:
+    """A name of a file without the bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _check_name(folder: pathlib.Path, stem: str, num_samples: int) -> None:
+    """Refuses a file whose outputs would have names that the file system does not take."""
+    longest, most = max(_names(stem, num_samples), key=len), os.pathconf(folder, "PC_NAME_MAX")
+    if len(os.fsencode(longest)) > most:
+        raise ValueError(f"its name is too long: {longest} would have more than {most} bytes")
 
 
 def _read(
@@ -186,7 +200,7 @@ def _describe(
     path: pathlib.Path, imputation: _Imputation, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     return {
-        "file": str(path),
+        "file": _printable(str(path)),
         "size": list(imputation.mask.shape),
         "missing_pixels": int(np.count_nonzero(~imputation.mask)),
         "tiles": len(tiling.plan(imputation.mask, shape[:2])),

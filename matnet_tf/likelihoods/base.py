@@ -129,6 +129,9 @@ class ObservationModel(keras.layers.Layer):
         if x.shape[0] == 0:
             raise ValueError("expected at least one image; got an empty batch")
 
+    def build(self, parameters_shape):
+        """Creates the weights, of which most models have none."""
+
     def adapt(self, dataset: Iterable[Any]) -> None:
         """Computes statistics of training images, given in batches [B, H, W, C], if any are needed.
 

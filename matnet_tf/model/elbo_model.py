@@ -10,6 +10,7 @@ model (Eq. 13).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -22,7 +23,12 @@ from matnet_tf.config.serialization import from_dict, to_dict
 from matnet_tf.distributions import stateless_random
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
-from matnet_tf.model.fit_data import check_unused, checked_data, monitor_directions
+from matnet_tf.model.fit_data import (
+    check_compiled,
+    check_unused,
+    checked_data,
+    monitor_directions,
+)
 from matnet_tf.model.gradients import GradientNorms, accumulated_gradients, apply_if
 from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.model.importance_loss import importance_loss
@@ -36,12 +42,10 @@ from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
 from matnet_tf.model.regularizer import regularizer_loss
 from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
+from matnet_tf.model.summary import listed_parts
 from matnet_tf.tracing import FunctionCache
 
 __all__ = ["ElboModel"]
-
-# Arguments of `keras.Model.compile` that stand for what this model has of its own.
-_NOT_COMPILED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 # Separates the noise of the guide's own updates from that of the data.
 _REGULARIZER_STREAM = 0x5EED
@@ -134,12 +138,7 @@ class ElboModel(keras.Model):
         Raises:
           ValueError: If a setting is out of range or does not go with the model.
         """
-        for name in _NOT_COMPILED:
-            if kwargs.pop(name, None):
-                raise ValueError(
-                    f"compile takes no {name}: the loss is the negative ELBO, and its parts are "
-                    f"the metrics"
-                )
+        check_compiled(kwargs)
         if not isinstance(elbo_loss, ElboLoss | None):
             raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
         names = [field.name for field in dataclasses.fields(ElboLoss)]
@@ -253,6 +252,11 @@ class ElboModel(keras.Model):
         self.batch_count.reset_state()
         return super().predict_on_batch(checked_data(self.input_form, x))
 
+    def summary(self, *args, expand_nested=False, **kwargs):
+        """Prints the layers, as `keras.Model.summary`; nested ones down to the modules."""
+        with listed_parts(self.hierarchy) if expand_nested else contextlib.nullcontext():
+            super().summary(*args, expand_nested=expand_nested, **kwargs)
+
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
             return self.train_function
@@ -276,8 +280,6 @@ class ElboModel(keras.Model):
 
     def get_config(self):
         return {"config": to_dict(self.config), "seed": self.seed, "name": self.name}
-
-    # The loss.
 
     def loss_per_image(self, bound: Bound, trace: Trace) -> tf.Tensor:
         """The training loss `[B]`, see `model.losses`."""

@@ -23,7 +23,7 @@ from matnet_tf.model.input_checks import (
     parts_of,
 )
 
-__all__ = ["check_unused", "checked_data", "monitor_directions"]
+__all__ = ["check_compiled", "check_unused", "checked_data", "monitor_directions"]
 
 _TAKEN = "an array of images, a tf.data.Dataset, a keras.utils.PyDataset or a generator"
 # A data set of more batches than this has no end that anyone will see.
@@ -66,6 +66,23 @@ def check_unused(y: Any = None, class_weight: Any = None) -> None:
         )
     if class_weight is not None:
         raise ValueError("a MatNet knows no classes: use sample_weight in place of class_weight")
+
+
+def check_compiled(arguments: dict[str, Any]) -> None:
+    """Refuses arguments of `keras.Model.compile` for what these models have of their own.
+
+    Args:
+      arguments: They lose those that are None.
+
+    Raises:
+      ValueError: If one of them is given.
+    """
+    for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        if arguments.pop(name, None):
+            raise ValueError(
+                f"compile takes no {name}: the loss is the negative ELBO, and its parts are the "
+                f"metrics"
+            )
 
 
 def monitor_directions(callbacks: Any) -> None:

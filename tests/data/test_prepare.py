@@ -217,7 +217,31 @@ def test_a_killed_program_is_cleared_away_by_the_next(mnist, tmp_path):
     assert contents(where) == ["mnist"]
 
 
-# Names, downloads.
+# Names, strangers, downloads.
+
+
+def test_a_data_set_of_a_stranger_runs_no_code(tmp_path, monkeypatch):
+    folder = prepare(config("mnist", tmp_path), str(mnist_files(tmp_path / "mnist"))).folder
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    description = folder / "features.json"
+    own = "tensorflow_datasets.core.features.image_feature.Image"
+    text = description.read_text()
+    assert own in text
+    for name in ("evil.X", "tensorflow_datasets_evil.X"):
+        description.write_text(text.replace(own, name))
+        with pytest.raises(ValueError, match=f"has features of the class {name}: only those of TF"):
+            loading.load(config("mnist", tmp_path), "train")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_home_directory_the_data_directory_must_be_named(monkeypatch):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    with pytest.raises(ValueError, match="there is no home directory for data sets: say where"):
+        tfds_writer.data_dir("")
 
 
 def test_what_cannot_be_prepared_is_refused(tmp_path):

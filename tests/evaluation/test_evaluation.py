@@ -21,7 +21,7 @@ from matnet_tf.config import DataConfig, EvaluateConfig, Experiment, ModelConfig
 from matnet_tf.data import loading
 from matnet_tf.evaluation.evaluate import evaluate, importance_weighted_bound
 from matnet_tf.evaluation.protocol import batch_seeds
-from matnet_tf.evaluation.records import BatchFiles
+from matnet_tf.evaluation.records import BatchFiles, PerImage
 from matnet_tf.model.importance import log_weights_on_replicas
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.runs.models import build_model, load_run
@@ -295,6 +295,23 @@ def test_batches_whose_files_are_damaged_or_lost_are_computed_again(
     assert batches_measured == [6, 6] and len(damaged.read_bytes()) == len(whole)
     assert "000003.npz is damaged and is computed again" in capsys.readouterr().err
     assert (damaged.parent / "000001.npz").exists()
+
+
+def test_every_flipped_bit_of_a_batch_is_noticed(tmp_path, capsys):
+    values = np.arange(3.0)
+    part = PerImage({1: values, 2: values}, values, {"00_top": values}, values)
+    with BatchFiles(tmp_path, 1) as files:
+        files.save(0, part, np.arange(3), 1.5)
+    (path,) = tmp_path.glob("*.npz")
+    whole = path.read_bytes()
+    with BatchFiles(tmp_path, 1) as files:
+        np.testing.assert_array_equal(files.found[0][0].log_likelihood[2], values)
+    for position in range(0, len(whole), 13):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        with BatchFiles(tmp_path, 1) as files:
+            assert files.missing() == [0], position
 
 
 def test_what_cannot_be_evaluated_is_one_error_before_anything_is_written(workdir, tmp_path):

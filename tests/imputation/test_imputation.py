@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -20,7 +21,7 @@ from fake_imputers import (
     read,
     save,
 )
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from work_directories import write_run
 
 from matnet_tf.config import DataConfig, Experiment, ImputeConfig
@@ -139,6 +140,28 @@ def test_a_comma_in_a_name_is_part_of_it(run, tmp_path):
     record = impute_files(run, tuple(given.split(",")), HOLE)
     files = [pathlib.Path(image["file"]).name for image in record["images"]]
     assert files == ["a,b.png", "c.png", "d, e, f.png"]
+
+
+def test_one_odd_file_does_not_end_the_others(run, tmp_path, monkeypatch, capsys):
+    names = ["good", "a" * 250, os.fsdecode(b"no\xffutf8"), "strange"]
+    for name in names:
+        save(tmp_path / "in" / f"{name}.png", picture_of((8, 8)))
+    transpose = ImageOps.exif_transpose
+
+    def strange(image):  # As Pillow does for EXIF that it cannot parse.
+        if "strange" in str(image.filename):
+            raise TypeError("a bytes-like object is required")
+        return transpose(image)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", strange)
+    record = impute_files(run, tmp_path / "in", HOLE, tmp_path / "out")
+    done = [pathlib.Path(image["file"]).stem for image in record["images"]]
+    assert sorted(done) == ["good", "no\ufffdutf8"]
+    reasons = {pathlib.Path(item["file"]).stem[:7]: item["reason"] for item in record["skipped"]}
+    assert "its name is too long" in reasons["a" * 7]
+    assert reasons["strange"] == "it cannot be read: a bytes-like object is required"
+    json.dumps(record).encode()
+    assert capsys.readouterr().err.count("is skipped: ") == 2
 
 
 def test_files_are_read_upright_and_in_the_models_channels(run, tmp_path, monkeypatch):
@@ -267,14 +290,14 @@ def test_outputs_of_an_earlier_run_are_replaced_and_no_surplus_is_left(run, tmp_
 def test_a_full_disk_leaves_older_outputs_as_they_were(run, tmp_path, monkeypatch):
     impute_files(run, good(tmp_path), HOLE, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    opened = pathlib.Path.open
+    written = []
 
-    def full(path, mode="r", *arguments, **keywords):
-        if "mean" in path.name and "w" in mode:
-            raise OSError(28, "No space left on device", str(path))
-        return opened(path, mode, *arguments, **keywords)
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 3:  # The mean, after both completions.
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pathlib.Path, "open", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         impute_files(run, good(tmp_path), dataclasses.replace(HOLE, seed=2), tmp_path / "out")
     monkeypatch.undo()

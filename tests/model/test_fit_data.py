@@ -204,6 +204,19 @@ def test_fit_gives_no_warning_of_its_own(recwarn, eagerly):
     assert not [str(w.message) for w in recwarn if "shuffle" in str(w.message)]
 
 
+def test_a_summary_lists_the_modules_with_their_shapes_and_counts():
+    model, lines = MatNet(SMALL), []
+    model.summary(expand_nested=True, line_length=80, print_fn=lines.append)
+    text = "\n".join(lines)
+    for name in ("hierarchy", "guide", "bottom_up", "top_down", "01_fc", "likelihood"):
+        assert name in text
+    (module, *_), (start, *_) = model.hierarchy.top_down.modules, model.hierarchy.guide.modules
+    for layer in (module, start):
+        line = next(line for line in text.splitlines() if type(layer).__name__ in line)
+        assert f"{layer.count_params():,}" in line and "(None, 3)" in line
+    assert not hasattr(model.hierarchy, "layers")
+
+
 # Keras's settings, and its registry.
 
 SETTINGS = """

@@ -4,6 +4,7 @@
 
 import errno
 import os
+import secrets
 import subprocess
 import sys
 
@@ -30,6 +31,19 @@ def test_if_a_file_cannot_be_written_the_old_ones_stay_and_nothing_else(tmp_path
     with pytest.raises(OSError, match="No space left on device: '.*metrics.csv'"):
         write_whole({path: b"new", other: b"more"})
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_link_is_written_through(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"theirs")
+    (tmp_path / "link").symlink_to(outside)
+    write_whole({tmp_path / "link": b"ours"})  # The link is replaced, not what it points to.
+    assert outside.read_bytes() == b"theirs" and (tmp_path / "link").read_bytes() == b"ours"
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "guessed")
+    (tmp_path / ".guessed.tmp").symlink_to(outside)
+    with pytest.raises(OSError, match="File exists|Too many levels"):
+        write_whole({tmp_path / "a": b"ours"})
+    assert outside.read_bytes() == b"theirs"
 
 
 def test_only_a_folder_that_existed_before_is_left_empty(tmp_path):
