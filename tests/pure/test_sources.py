@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 from source_files import (
     CIFAR_SHAPE,
@@ -209,6 +210,10 @@ def test_faults_of_chardata_are_named(tmp_path):
         (change(target=np.zeros([50, 12])), r"target must have shape \[50, 13\]; got \[50, 12\]"),
         (change(testdata=np.full([784, 7], 255.0)), r"testdata must lie in \[0, 1\]"),
         (change(testtargetchar=np.full([1, 7], 56.0)), r"testtargetchar must lie in \[0, 55\]"),
+        (change(data=np.full([784, 13], np.nan)), r"data must lie in \[0, 1\]; got nan to nan"),
+        (change(data=np.full([784, 13], 1j)), "data must be an array of real numbers; got complex"),
+        (change(target=scipy.sparse.eye(50, 13)), "target must be an array of real .* got csc_"),
+        (change(target=np.full([50, 13], "a", object)), "target must be an array of real .* obj"),
         (lambda f: cut(f / "chardata.mat", 2000), "chardata.mat is damaged or not a MATLAB file"),
         (lambda f: (f / "chardata.mat").unlink(), "lacks chardata.mat"),
     ]

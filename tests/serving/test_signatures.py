@@ -3,10 +3,12 @@
 """The functions of the signatures against the methods of the models, and what they refuse."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from served_models import (
     CONFIGS,
     EXPORTED,
@@ -18,6 +20,7 @@ from served_models import (
     make_model,
 )
 
+from matnet_tf.data import image_files
 from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.serving import input_checks
 from matnet_tf.serving.signatures import signatures_of
@@ -202,7 +205,7 @@ def test_errors_of_a_graph_name_the_images():
 
     @functools.partial(tf.function, autograph=False)
     def decode(files):
-        return input_checks.pixel_bytes("images", files, shape)
+        return input_checks.input_checks.pixel_bytes("images", files, shape)
 
     @functools.partial(tf.function, autograph=False, input_signature=[tf.TensorSpec(None)])
     def check(images):
@@ -219,3 +222,16 @@ def test_errors_of_a_graph_name_the_images():
     ]:
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             function(tf.constant(value))
+
+
+def test_files_are_decoded_to_the_pixels_that_training_read(tmp_path):
+    waves = np.sin(np.arange(32 * 24 * 3).reshape(32, 24, 3) / [7.0, 11.0, 5.0])
+    colour = np.rint(127.5 + 127.5 * waves).astype(np.uint8)
+    for array, channels in itertools.product((colour, colour[..., 0]), (1, 3)):
+        files = [tmp_path / "a.jpg", tmp_path / "b.png"]
+        for path in files:
+            Image.fromarray(array).save(path)
+        strings = tf.constant([path.read_bytes() for path in files])
+        found = input_checks.pixel_bytes("images", strings, (32, 24, channels)).numpy()
+        expected = [image_files.pixels(image_files.read(path), channels) for path in files]
+        np.testing.assert_array_equal(found, expected)

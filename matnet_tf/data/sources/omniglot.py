@@ -59,6 +59,14 @@ def _characters(
     missing = [name for name in names if name not in arrays]
     found = ", ".join(sorted(name for name in arrays if not name.startswith("__")))
     require(not missing, f"{path} lacks the key {', '.join(missing)}; it has {found or 'none'}")
+    for name in names:
+        array = arrays[name]
+        # Sparse matrices are no arrays; cells and structures have objects in theirs.
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        require(
+            isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
+            f"{path}: {name} must be an array of real numbers; got {kind}",
+        )
     data, target, character = (arrays[name] for name in names)
     count = data.shape[-1]
     for name, rows in zip(names, (784, 50, 1), strict=True):
@@ -66,7 +74,7 @@ def _characters(
             arrays[name].shape == (rows, count) and count > 0,
             f"{path}: {name} must have shape {[rows, count]}; got {list(arrays[name].shape)}",
         )
-    for name, highest in ((names[0], 1), (names[2], 55)):
+    for name, highest in ((names[0], 1), (names[1], 1), (names[2], 55)):
         low, high = float(arrays[name].min()), float(arrays[name].max())
         require(
             low >= 0 and high <= highest,
