@@ -205,7 +205,7 @@ def test_errors_of_a_graph_name_the_images():
 
     @functools.partial(tf.function, autograph=False)
     def decode(files):
-        return input_checks.input_checks.pixel_bytes("images", files, shape)
+        return input_checks.pixel_bytes("images", files, shape)
 
     @functools.partial(tf.function, autograph=False, input_signature=[tf.TensorSpec(None)])
     def check(images):
