@@ -19,7 +19,7 @@ __all__ = ["check_backend", "register", "register_with_keras"]
 _MODULES = ("model.matnet", "model.conditional", "runs.optimizer")
 _WITHOUT_TENSORFLOW = {
     *("__main__", "cli", "config", "files", "flags", "presets", "progress", "registration"),
-    *("sentences", "startup", "version"),
+    "version",
 }
 
 

@@ -21,7 +21,7 @@ PURE = pathlib.Path(__file__).parent / "pure"
 
 def pytest_collectstart(collector):
     if isinstance(collector, pytest.Module) and PURE not in collector.path.parents:
-        gc.disable()  # Speeds up the imports, see `matnet_tf.startup.importing`.
+        gc.disable()  # Speeds up the imports, see `matnet_tf.cli.startup.importing`.
         make_two_devices()
 
 

@@ -25,7 +25,6 @@ ROWS = [
         "layers",
         "distributions data",
         "flags",
-        "startup sentences",
         "config files progress registration tracing version",
     )
 ]

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from matnet_tf import cli
+from matnet_tf.cli import programs
 from matnet_tf.config import TrainConfig
 from matnet_tf.version import __version__
 
@@ -27,7 +28,7 @@ sys.exit(3 if "tensorflow" in sys.modules else 0)
 
 def run(monkeypatch, main, *arguments) -> int:
     """Runs a program `prog` with the flags of `TrainConfig`."""
-    program = cli.Program(main, TrainConfig, (cli._DEBUG,))
+    program = cli.Program(main, TrainConfig, (programs._DEBUG,))
     monkeypatch.setitem(cli.PROGRAMS, "prog", program)
     return cli.main(["prog", *arguments])
 

@@ -19,11 +19,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import config, flags, sentences
+from matnet_tf import config, flags
+from matnet_tf.cli import sentences
+from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.files import config_path
 from matnet_tf.flags import Flag
-from matnet_tf.startup import importing
 from matnet_tf.version import __version__
 
 __all__ = ["PROGRAMS", "Program", "main"]
