@@ -190,7 +190,9 @@ def _experiment(given: dict[str, Any]) -> config.Experiment | None:
         from matnet_tf.runs.workdir import read_experiment
 
         return read_experiment(given["workdir"])
-    if {"model.image_shape", "model.scales"} & set(given):
+    if designed := {"model.image_shape", "model.scales"} & set(given):
+        if "model.size" in given:
+            raise ValueError(f"--model.size goes without --{min(designed)}, which it would choose")
         return None
     data = {name[5:]: value for name, value in given.items() if name.startswith("data.")}
     with importing():

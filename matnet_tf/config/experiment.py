@@ -270,6 +270,11 @@ class TrainConfig(ElboLoss):
         super().__post_init__()
         self._check_halvings()
         require(
+            self.free_bits > 0 or not self.free_bits_until,
+            f"TrainConfig.free_bits_until needs free_bits above 0; got {self.free_bits_until} "
+            f"without any",
+        )
+        require(
             self.micro_batches <= self.batch_size,
             f"TrainConfig.micro_batches must be at most batch_size; got {self.micro_batches} and "
             f"{self.batch_size}",

@@ -93,6 +93,7 @@ def test_mistakes_and_help_need_no_tensorflow(tmp_path):
         },
         f"train --workdir={tmp_path}/run --model.scales=6:8:2:1": "6:8:2:1 has size 6x6",
         f"evaluate --workdir={tmp_path} --num_samples=0": "num_samples must be at least 1; got 0",
+        "train --workdir=w --model.size=small --model.scales=1:2:2:1": "without --model.scales",
         f"cluster --workdir={tmp_path} --groups=0": "--groups must be at least 1",
         "prepare --data.name=mnist --size=8": "--size must read HEIGHTxWIDTH",
         "prepare": "--data.name is required",

@@ -264,6 +264,7 @@ def test_settings_that_do_not_go_together_are_refused():
                 },
                 "stage_by_stage needs ModelConfig.conditional_stages of at least 2; got 0.5 with 1",
             ),
+            (TrainConfig, {"free_bits_until": 0.5}, "needs free_bits above 0; got 0.5 without"),
             (ImputeConfig, {}, "exactly one of masks, missing_colour, transparent, ... got none"),
             (ImputeConfig, {"masks": "a", "rectangles": ("0:0:1x1",)}, "got masks and rectangles"),
             (

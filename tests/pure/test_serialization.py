@@ -39,6 +39,7 @@ COMPANIONS = {
     "image_shape": {"scales": (Scale(1, 8, 2, 1),)},
     "steps_per_execution": {"steps": 9, "checkpoint_every": 6},
     "mask": {"mask_file": "a"},
+    "free_bits_until": {"free_bits": 0.25},
     **dict.fromkeys(("visible", "quadrant_order"), {"mask": "quadrants"}),
     **dict.fromkeys(("occluders", "occluder_size"), {"mask": "occluders"}),
     "known_share": {"mask": "pixels"},
