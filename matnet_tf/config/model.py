@@ -215,7 +215,7 @@ class ModelConfig:
     )
     autoregressive: bool = field(
         False,
-        "add the local autoregressive model of Sec. 2.3, for bernoulli and logistic likelihoods",
+        "add the local autoregressive model of Sec. 2.3, for likelihoods of discrete values",
     )
     autoregressive_layers: int = field(
         5, "number of masked convolutions of the local model, at least 2", at_least=2
@@ -272,9 +272,9 @@ class ModelConfig:
         if not self.autoregressive:
             return
         require(
-            self.likelihood in ("bernoulli", "logistic"),
-            f"ModelConfig.autoregressive goes with likelihood 'bernoulli' or 'logistic'; got "
-            f"{self.likelihood!r}",
+            self.likelihood != "normal",
+            "ModelConfig.autoregressive goes with likelihood 'bernoulli', 'logistic' or "
+            f"'logistic_mixture'; got {self.likelihood!r}",
         )
         size, channels = self.autoregressive_kernel_size, self.image_shape[-1]
         require(size % 2 == 1, f"ModelConfig.autoregressive_kernel_size must be odd; got {size}")

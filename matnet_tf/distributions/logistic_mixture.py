@@ -82,7 +82,7 @@ class DiscretizedLogisticMixture(RowSeededDistribution):
             before.append(value)
         return tf.reduce_logsumexp(log_prob, axis=-1)
 
-    def _from_noise(self, noise: tf.Tensor) -> tf.Tensor:
+    def from_noise(self, noise: tf.Tensor) -> tf.Tensor:
         """Pixels [..., C] from uniform noise [..., 1 + C] in [0, 1)."""
         borders = tf.cumsum(tf.nn.softmax(self._logits), axis=-1)
         borders = borders[..., :-1] / borders[..., -1:]  # 1 before components of weight 0.
@@ -99,12 +99,12 @@ class DiscretizedLogisticMixture(RowSeededDistribution):
     def _sample_n(self, n, seed=None):
         shape = [[n], self.batch_shape_tensor(), 1 + self.event_shape_tensor()]
         seed = tfp.random.sanitize_seed(seed)
-        return self._from_noise(tf.random.stateless_uniform(tf.concat(shape, axis=0), seed))
+        return self.from_noise(tf.random.stateless_uniform(tf.concat(shape, axis=0), seed))
 
     def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
         """One sample for each row of the batch, whose first axis is the rows, from its own seed."""
         shape = [*self.batch_shape[1:], 1 + self.event_shape[0]]
-        return self._from_noise(stateless_random.uniform(seed, shape))
+        return self.from_noise(stateless_random.uniform(seed, shape))
 
     def _mean(self):
         """The mean of the components' means, with the Logistics cut to [0, 1].

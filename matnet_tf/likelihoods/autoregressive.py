@@ -4,10 +4,13 @@
 
 Values of an image are ordered by row, column and channel. The distribution of each depends on the
 last top-down state and on the earlier values nearby: with n layers of kernel size k, on n (k // 2)
-rows above and as many columns on either side.
+rows above and as many columns on either side. A mixture of Logistics orders whole pixels; within a
+pixel it has a dependence of its own.
 """
 
 from __future__ import annotations
+
+import math
 
 import keras
 import tensorflow as tf
@@ -45,6 +48,7 @@ class LocalAutoregression(Configured):
     Attributes:
       observation: The observation model.
       has_mean: Whether p(x | z) has a mean in closed form.
+      steps: Number of draws at a position: one for each channel, or one for the pixel.
       convolutions: The masked convolutions in order.
     """
 
@@ -55,6 +59,7 @@ class LocalAutoregression(Configured):
         config = self.config
         size = config.autoregressive_kernel_size
         self.observation = make_observation_model(config)
+        self.steps = 1 if self.observation.pointwise else config.image_shape[-1]
         self._act = activation_function(config.activation)
         self.convolutions = self._make_convolutions()
         self.spread = None
@@ -71,15 +76,16 @@ class LocalAutoregression(Configured):
             )
 
     def _make_convolutions(self) -> list[MaskedConvolution]:
-        config, channels = self.config, self.config.image_shape[-1]
-        outputs = channels * self.observation.num_parameters
+        config = self.config
+        outputs = math.prod(self.observation.parameters_shape[2:])
         filters = [config.autoregressive_filters] * (config.autoregressive_layers - 1) + [outputs]
         masks = [{"mask": "A", "shortcut": outputs}] + [{"mask": "B"}] * (len(filters) - 1)
+        sizes = [config.autoregressive_kernel_size] * len(filters)
+        if self.observation.pointwise:
+            sizes[-1] = 1
         return [
-            MaskedConvolution(
-                n, config.autoregressive_kernel_size, channels, **mask, name=f"{i:02d}_masked"
-            )
-            for i, (n, mask) in enumerate(zip(filters, masks, strict=True))
+            MaskedConvolution(n, size, self.steps, **mask, name=f"{i:02d}_masked")
+            for i, (n, size, mask) in enumerate(zip(filters, sizes, masks, strict=True))
         ]
 
     def build(self, h_td_shape):
@@ -92,7 +98,7 @@ class LocalAutoregression(Configured):
         reads = [channels, *(convolution.filters for convolution in self.convolutions[:-1])]
         for convolution, filters in zip(self.convolutions, reads, strict=True):
             convolution.build((None, *area, filters))
-        self.observation.build((None, *self.config.image_shape, self.observation.num_parameters))
+        self.observation.build((None, *self.observation.parameters_shape))
 
     def call(self, h_td):
         if self.spread is not None:
@@ -108,7 +114,7 @@ class LocalAutoregression(Configured):
           context: The result of `call`, plus the share of the known pixels if there are any.
 
         Returns:
-          Parameters of the observation model, [B, H, W, C, P].
+          Parameters of the observation model, [B, *observation.parameters_shape].
         """
         hidden, shortcut = tf.cast(self.observation.standardize(x), context.dtype), None
         for index, share in enumerate(self.split_context(context)):
@@ -141,8 +147,8 @@ class LocalAutoregression(Configured):
         return self._act(sums) + inputs, shortcut
 
     def split_parameters(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Reshapes the last layer's outputs from [..., C * P] to [..., C, P]."""
-        tail = [self.config.image_shape[-1], self.observation.num_parameters]
+        """Reshapes the last layer's outputs from [..., n] to those of the observation model."""
+        tail = self.observation.parameters_shape[2:]
         return tf.reshape(outputs, tf.concat([tf.shape(outputs)[:-1], tail], 0))
 
     @property
@@ -187,9 +193,9 @@ class LocalAutoregression(Configured):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws images value by value.
 
-        Every layer is computed once per position and channel. The rows above enter by one
-        convolution per row, the columns before by one matrix product per position. The total cost
-        is that of C parallel passes, in products that are one position wide.
+        Every layer is computed once for each of the `steps` of a position. The rows above enter by
+        one convolution per row, the columns before by one matrix product per position. The total
+        cost is that of as many parallel passes, in products that are one position wide.
 
         Args:
           context: The result of `call`, plus the share of the known pixels, [B, H, W, n].
@@ -200,11 +206,12 @@ class LocalAutoregression(Configured):
           images: Images [B, H, W, C].
           log_prob: Log-probability of the drawn values, [B], in nats.
         """
-        height, width, channels = self.config.image_shape
+        height, width, _ = self.config.image_shape
+        draws = self.observation.num_uniforms
         if has_row_seeds(seed):
-            noise = tf.transpose(uniform(seed, [height, width, channels]), [1, 2, 0, 3])
+            noise = tf.transpose(uniform(seed, [height, width, draws]), [1, 2, 0, 3])
         else:
-            shape = tf.stack([height, width, tf.shape(context)[0], channels])
+            shape = tf.stack([height, width, tf.shape(context)[0], draws])
             noise = tf.random.stateless_uniform(shape, seed)
         return self._from_noise(context, noise, observed)
 
@@ -235,21 +242,23 @@ class _Sampler:
         if observed is not None:
             observed = ObservedPixels(*(tf.transpose(part, [1, 2, 0, 3]) for part in observed))
         self.observed = observed  # [H, W, B, C] and [H, W, B, 1]
-        self.radius = layer.convolutions[0].radius
+        self.radii = [c.radius for c in layer.convolutions]
         # [H, W, B, width] each.
         self.shares = [tf.transpose(s, [1, 2, 0, 3]) for s in layer.split_context(context)]
         kernels = [tf.cast(c.masked_kernel(), tf.float32) for c in layer.convolutions]
         self.reads = [kernel.shape[2] for kernel in kernels]
-        self.above = [kernel[: self.radius] for kernel in kernels]
-        past = [kernel[self.radius, : self.radius] for kernel in kernels]
+        self.above = [kernel[:r] for kernel, r in zip(kernels, self.radii, strict=True)]
+        past = [kernel[r, :r] for kernel, r in zip(kernels, self.radii, strict=True)]
         self.past = [tf.reshape(k, [-1, k.shape[-1]]) for k in past]
-        self.here = [kernel[self.radius, self.radius] for kernel in kernels]
+        self.here = [kernel[r, r] for kernel, r in zip(kernels, self.radii, strict=True)]
 
     def run(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images [B, H, W, C] and their log-probabilities [B] from noise [H, W, B, C]."""
+        """Images [B, H, W, C] and their log-probabilities [B] from noise [H, W, B, draws]."""
         height, width, batch = noise.shape[0], noise.shape[1], tf.shape(noise)[2]
-        padded = width + 2 * self.radius
-        rows = [tf.zeros([batch, self.radius, padded, n]) for n in self.reads]
+        rows = [
+            tf.zeros([batch, r, width + 2 * r, n])
+            for r, n in zip(self.radii, self.reads, strict=True)
+        ]
         images = tf.TensorArray(tf.float32, size=height)
 
         def body(y, rows, images, log_prob):
@@ -263,20 +272,22 @@ class _Sampler:
         return tf.transpose(images.stack(), [2, 0, 1, 3]), log_prob
 
     def _row(self, y, rows, noise):
-        """Draws row y, [W, B, C], and moves every layer's window of rows down by one."""
+        """Draws row y from noise [W, B, draws] and moves every layer's window of rows down by one."""
         width, batch = noise.shape[0], tf.shape(noise)[1]
         sums = [
-            tf.transpose(tf.nn.conv2d(row, kernel, 1, "VALID")[:, 0], [1, 0, 2]) + share[y]
+            share[y] + self._above(row, kernel)
             for row, kernel, share in zip(rows, self.above, self.shares, strict=True)
         ]
-        columns = [tf.zeros([batch, self.radius, n]) for n in self.reads]
+        columns = [
+            tf.zeros([batch, r, n]) for r, n in zip(self.radii, self.reads, strict=True)
+        ]
         read = [tf.TensorArray(tf.float32, size=width) for _ in self.reads]
         image_row = tf.TensorArray(tf.float32, size=width)
 
         def body(x, columns, read, image_row, log_prob):
             inputs, value, value_log_prob = self._position(y, x, sums, columns, noise[x])
             columns = [
-                tf.concat([c[:, 1:], i[:, None]], 1) for c, i in zip(columns, inputs, strict=True)
+                tf.concat([c, i[:, None]], 1)[:, 1:] for c, i in zip(columns, inputs, strict=True)
             ]
             read = [array.write(x, i) for array, i in zip(read, inputs, strict=True)]
             return x + 1, columns, read, image_row.write(x, value), log_prob + value_log_prob
@@ -285,31 +296,43 @@ class _Sampler:
         _, _, read, image_row, log_prob = tf.while_loop(
             lambda x, *_: x < width, body, start, parallel_iterations=1
         )
-        margins = [[0, 0], [self.radius, self.radius], [0, 0]]
-        new = [tf.pad(tf.transpose(array.stack(), [1, 0, 2]), margins) for array in read]
-        rows = [tf.concat([a[:, 1:], b[:, None]], 1) for a, b in zip(rows, new, strict=True)]
+        rows = [self._moved(*row) for row in zip(rows, read, self.radii, strict=True)]
         return rows, image_row.stack(), log_prob
 
+    @staticmethod
+    def _above(row, kernel):
+        """What the rows above add to a layer's sums, [W, B, width]; a 1x1 kernel reads none."""
+        if kernel.shape[0] == 0:
+            return 0.0
+        return tf.transpose(tf.nn.conv2d(row, kernel, 1, "VALID")[:, 0], [1, 0, 2])
+
+    @staticmethod
+    def _moved(window, read, radius):
+        """A layer's window of rows with the row just read in place of the uppermost."""
+        new = tf.pad(tf.transpose(read.stack(), [1, 0, 2]), [[0, 0], [radius, radius], [0, 0]])
+        return tf.concat([window, new[:, None]], 1)[:, 1:]
+
     def _position(self, y, x, sums, columns, noise):
-        """Draws the C channels of a position.
+        """Draws the values of a position from noise [B, draws].
 
         Returns:
           inputs: What every layer reads there, [B, filters] each.
           value: The values, [B, C].
           log_prob: Log-probability of the drawn values, [B].
         """
-        batch, channels = tf.shape(noise)[0], noise.shape[-1]
+        batch, channels = tf.shape(noise)[0], self.reads[0]
         sums = [
             s[x] + tf.reshape(c, [batch, -1]) @ kernel
             for s, c, kernel in zip(sums, columns, self.past, strict=True)
         ]
         observed = self.observed and ObservedPixels(*(part[y, x] for part in self.observed))
-        observation, value = self.layer.observation, tf.zeros_like(noise)
-        for channel in range(channels):
+        observation, value = self.layer.observation, tf.zeros([batch, channels])
+        steps = self.layer.steps
+        for step in range(steps):
             inputs, parameters = self._layers(observation.standardize(value), sums)
             drawn = observation.quantile(parameters, noise[:, None, None])[:, 0, 0]
             drawn = drawn if observed is None else observed.paste(drawn)
-            value = tf.where(tf.range(channels) == channel, drawn, value)
+            value = tf.where(tf.range(channels) * steps // channels == step, drawn, value)
         inputs[0] = observation.standardize(value)
         log_probs = observation.log_probs(parameters, value[:, None, None])[:, 0, 0]
         if observed is not None:
@@ -317,7 +340,7 @@ class _Sampler:
         return inputs, value, tf.reduce_sum(log_probs, axis=-1)
 
     def _layers(self, hidden, sums):
-        """What every layer reads at a position, and the parameters [B, 1, 1, C, P] that result.
+        """What every layer reads at a position, and the parameters [B, 1, 1, ...] that result.
 
         Filters of the channels drawn so far, and of the next one, are final; the others are not.
         """

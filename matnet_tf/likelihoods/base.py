@@ -166,8 +166,13 @@ class ObservationModel(keras.layers.Layer):
         """log p of every value on its own, [B, H, W, C], in nats; they sum to `log_prob`."""
         return self.values(parameters).log_prob(x)
 
+    @property
+    def num_uniforms(self) -> int:
+        """Number of uniform variables that `quantile` draws a pixel from, C."""
+        return self.image_shape[-1]
+
     def quantile(self, parameters: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-        """Values from uniform noise [B, H, W, C] in [0, 1); only for discrete values."""
+        """Values from uniform noise [B, H, W, num_uniforms] in [0, 1); only for discrete values."""
         raise NotImplementedError
 
     def compute_output_shape(self, parameters_shape):

@@ -196,6 +196,15 @@ class LogisticMixture(_EightBit, ObservationModel):
         """The distribution of every pixel on its own, with batch shape [B, H, W]."""
         return DiscretizedLogisticMixture(*self(parameters))
 
+    @property
+    def num_uniforms(self) -> int:
+        """One for the choice of the component and one for each channel."""
+        return 1 + self.image_shape[-1]
+
+    def quantile(self, parameters: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """Pixels [B, H, W, C] from uniform noise [B, H, W, 1 + C] in [0, 1)."""
+        return self.values(parameters).from_noise(uniform)
+
     def log_probs(self, parameters: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """log p of every pixel on its own, [B, H, W, 1], in nats; they sum to `log_prob`."""
         return self.values(parameters).log_prob(x)[..., tf.newaxis]

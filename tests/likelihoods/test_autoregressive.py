@@ -43,6 +43,7 @@ LAYERS = {
     "colour": made,
     "colour, kernels of 5": functools.partial(made, (3, 4, 3), size=5),
     "colour, 5 layers": functools.partial(made, (3, 4, 3), layers=5, scale="channel"),
+    "colour, mixture": functools.partial(made, (3, 4, 3), "logistic_mixture"),
     "two channels, binary": functools.partial(made, (3, 3, 2), "bernoulli", layers=2),
 }
 every_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
@@ -75,7 +76,7 @@ def test_parameters_are_numpys_masked_convolutions(make):
 
 def numpy_parameters(layer, x, context):
     """The parallel pass with loops over positions, in float64."""
-    act, channels, start = npm.ACTIVATIONS[layer.config.activation], x.shape[-1], 0
+    act, channels, start = npm.ACTIVATIONS[layer.config.activation], layer.steps, 0
     hidden = np.float64(x if layer.config.likelihood == "bernoulli" else 2 * x - 1)
     for index, convolution in enumerate(layer.convolutions):
         kernel = np.float64(convolution.kernel.numpy())
@@ -91,7 +92,7 @@ def numpy_parameters(layer, x, context):
         sums = share + numpy_masked(hidden, kernel, channels, strict=False)
         last = index == len(layer.convolutions) - 1
         hidden = sums + shortcut if last else act(sums) + hidden
-    return hidden.reshape(*x.shape, -1)
+    return hidden.reshape(len(x), *layer.observation.parameters_shape)
 
 
 def numpy_masked(x, kernel, channels, strict):
@@ -130,20 +131,20 @@ def test_kernel_has_no_weights_below_its_row():
 @every_layer
 def test_values_depend_on_all_earlier_ones_in_reach_and_on_no_later_one(make):
     layer = make()
-    height, width, channels = layer.config.image_shape
-    x, context = images_of(layer, 1), context_of(layer, 1)
-    size = int(np.prod(layer.config.image_shape))
+    height, width, _ = layer.config.image_shape
+    x, context, steps = images_of(layer, 1), context_of(layer, 1), layer.steps
+    size = height * width * steps  # A mixture draws the channels of a pixel at once.
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         parameters = tf.reduce_sum(tf.reshape(layer.parameters(x, context), [size, -1]) ** 2, 1)
     jacobian = tape.jacobian(parameters, x, experimental_use_pfor=False).numpy()
-    reads = abs(jacobian).reshape(size, *layer.config.image_shape) > 0
-    assert not np.triu(reads.reshape(size, size)).any(), "a value depends on it or a later one"
+    reads = (abs(jacobian) > 0).reshape(size, size, -1).any(-1)
+    assert not np.triu(reads).any(), "a value depends on it or a later one"
     row, column, radius = height - 1, width // 2, layer.convolutions[0].radius
-    last = reads.reshape(height, width, channels, height, width, channels)[row, column, -1]
+    last = reads.reshape(height, width, steps, height, width, steps)[row, column, -1]
     assert last[row, column - 1].all()
     assert last[row - 1, column].all()
-    assert last[row, column, : channels - 1].all()
+    assert last[row, column, : steps - 1].all()
     assert last[row - 1, min(width - 1, column + radius)].all()
 
 
@@ -174,10 +175,11 @@ def test_probabilities_of_all_binary_images_sum_to_1(dense):
         assert log_prob.max() - log_prob.min() > 0.5, "the images should differ in probability"
 
 
-def test_probabilities_of_all_8_bit_values_of_two_pixels_sum_to_1():
+@pytest.mark.parametrize("likelihood", ["logistic", "logistic_mixture"])
+def test_probabilities_of_all_8_bit_values_of_two_pixels_sum_to_1(likelihood):
     levels = np.float32(np.arange(256) / 255)
     images = np.stack(np.meshgrid(levels, levels, indexing="ij"), -1).reshape(-1, 1, 2, 1)
-    log_prob = log_probs_of(made((1, 2, 1)), images)
+    log_prob = log_probs_of(made((1, 2, 1), likelihood), images)
     assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -190,12 +192,13 @@ def test_incremental_sampling_equals_whole_passes_with_the_same_noise(make):
     height, width, channels = layer.config.image_shape
     context, seed = context_of(layer, 5), tf.constant([5, 6])
     images, log_prob = layer.sample(context, seed)
-    noise = tf.random.stateless_uniform([height, width, 5, channels], seed)
-    noise = tf.transpose(noise, [2, 0, 1, 3])
+    shape = [height, width, 5, layer.observation.num_uniforms]
+    noise = tf.transpose(tf.random.stateless_uniform(shape, seed), [2, 0, 1, 3])
     x = np.zeros(images.shape, np.float32)
-    for y, c, channel in np.ndindex(height, width, channels):
+    for y, c, step in np.ndindex(height, width, layer.steps):
         drawn = layer.observation.quantile(layer.parameters(tf.constant(x), context), noise)
-        x[:, y, c, channel] = drawn[:, y, c, channel]
+        values = slice(None) if layer.steps == 1 else step
+        x[:, y, c, values] = drawn[:, y, c, values]
     np.testing.assert_allclose(images, x, atol=1e-6)
     np.testing.assert_allclose(layer.distribution(context).log_prob(images), log_prob, rtol=1e-4)
 

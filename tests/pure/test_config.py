@@ -178,9 +178,9 @@ def test_settings_that_do_not_go_together_are_refused():
             (
                 ModelConfig,
                 {"likelihood": "normal", "autoregressive": True},
-                "autoregressive goes with likelihood 'bernoulli' or 'logistic'; got 'normal'",
+                "autoregressive goes with likelihood 'bernoulli', 'logistic' or 'logistic_mixture'; "
+                "got 'normal'",
             ),
-            (ModelConfig, {**mixture, "autoregressive": True}, "'logistic'; got 'logistic_mix"),
             (ModelConfig, {**mixture, "likelihood_scale": "scalar"}, "'pixel' ...; got 'scalar'"),
             (
                 ModelConfig,

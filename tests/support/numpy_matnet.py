@@ -368,7 +368,7 @@ class Walk:
     def masked(self, convolution):
         """The full kernel [k, k, in, out], zero wherever the input is not before the output."""
         half = np.asarray(convolution.kernel, np.float64)
-        radius, channels = len(half) - 1, self.config.image_shape[-1]
+        radius, channels = len(half) - 1, self.likelihood.steps
         kernel = np.concatenate([half, np.zeros_like(half[:radius])])
         kernel[radius, radius + 1 :] = 0
         reads, filters, shortcut = kernel.shape[2], convolution.filters, convolution.shortcut
