@@ -41,22 +41,34 @@ class FunctionCache:
     def __init__(self):
         self._graphs: dict[Any, Any] = {}
 
-    def get(self, function: Callable, run: Callable | None = None) -> Callable:
+    def get(
+        self,
+        function: Callable,
+        strategy: tf.distribute.Strategy | None = None,
+        jit_compile: bool = False,
+    ) -> Callable:
         """Returns a function that calls the graph for its arguments, and traces it if necessary.
 
         Args:
           function: The function, which is also the key of the cache. A bound method is a new object
             at each access, but equal to the others.
-          run: Function that is traced in its place, such as a strategy's call of it.
+          strategy: If given, the function runs on each of its replicas.
+          jit_compile: Whether XLA compiles the graph.
         """
 
         def call(*arguments):
-            key = function, run is None, *map(_signature, tf.nest.flatten(arguments))
+            key = function, strategy, jit_compile, *map(_signature, tf.nest.flatten(arguments))
             if key not in self._graphs:
-                self._graphs[key] = tf_function(run or function)
+                self._graphs[key] = self._graph(function, strategy, jit_compile)
             return self._graphs[key](*arguments)
 
         return call
+
+    @staticmethod
+    def _graph(function, strategy, jit_compile):
+        if jit_compile:
+            function = tf_function(function, jit_compile)
+        return tf_function(function if strategy is None else lambda *own: strategy.run(function, own))
 
 
 def _signature(value: Any) -> Any:

@@ -32,8 +32,9 @@ def test_functions_are_traced_once_for_every_combination_of_ranks():
     assert (layer.traces, other.traces) == (2, 0)
     cache.get(other.double)(vector)
     assert (layer.traces, other.traces) == (2, 1)
-    inside = cache.get(layer.double, run=lambda x: layer.double(x) + 1)
-    np.testing.assert_array_equal(inside(vector), [3, 3])
+    for compiled in (False, True):
+        inside = cache.get(layer.double, tf.distribute.get_strategy(), compiled)
+        np.testing.assert_array_equal(inside(vector), [2, 2])
 
 
 def test_calls_with_other_values_or_latents_do_not_warn_of_retracing():
