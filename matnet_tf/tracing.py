@@ -68,7 +68,9 @@ class FunctionCache:
     def _graph(function, strategy, jit_compile):
         if jit_compile:
             function = tf_function(function, jit_compile)
-        return tf_function(function if strategy is None else lambda *own: strategy.run(function, own))
+        if strategy is None:
+            return tf_function(function)
+        return tf_function(lambda *own: strategy.run(function, own))
 
 
 def _signature(value: Any) -> Any:

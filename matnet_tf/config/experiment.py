@@ -244,7 +244,9 @@ class TrainConfig(ElboLoss):
         ("float32", "mixed_bfloat16"),
     )
     jit_compile: bool = field(
-        False, "compile the training step with XLA, on one device and without micro-batches"
+        False,
+        "compile the training step with XLA; on several devices or with micro-batches, what leads "
+        "to the gradients",
     )
     steps_per_execution: int = field(
         1,
@@ -278,10 +280,6 @@ class TrainConfig(ElboLoss):
             self.micro_batches <= self.batch_size,
             f"TrainConfig.micro_batches must be at most batch_size; got {self.micro_batches} and "
             f"{self.batch_size}",
-        )
-        require(
-            not self.jit_compile or self.micro_batches == 1,
-            f"TrainConfig.jit_compile needs micro_batches 1; got {self.micro_batches}",
         )
 
     @property

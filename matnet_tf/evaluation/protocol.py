@@ -20,6 +20,7 @@ from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import loading
 from matnet_tf.distributions.stateless_random import seed_tensor
 from matnet_tf.model.elbo_model import ElboModel
+from matnet_tf.model.importance import compiles_bounds
 from matnet_tf.runs.models import LoadedRun
 from matnet_tf.runs.workdir import source_commit
 from matnet_tf.version import __version__
@@ -108,6 +109,7 @@ def bound_settings(
         "seed": config.seed,
         "batch_size": config.batch_size,
         "chunk": config.chunk or loaded.model.samples_per_pass,
+        "jit_compile": compiles_bounds(),  # XLA draws other noise for the same seed.
         "package_version": __version__,
         "commit": source_commit(),
     }

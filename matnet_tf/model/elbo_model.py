@@ -41,7 +41,7 @@ from matnet_tf.model.input_checks import (
 from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
 from matnet_tf.model.regularizer import regularizer_loss
-from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
+from matnet_tf.model.step_functions import compiles_gradients, make_steps, make_varying_steps
 from matnet_tf.model.summary import listed_parts
 from matnet_tf.tracing import FunctionCache
 
@@ -258,23 +258,15 @@ class ElboModel(keras.Model):
             super().summary(*args, expand_nested=expand_nested, **kwargs)
 
     def make_train_function(self, force=False):
-        if self.train_function is not None and not force:
-            return self.train_function
-        varies = self.elbo_loss.regularizer != "none" or self.hierarchy.num_stages > 1
-        if varies:
-            self.train_function = make_varying_steps(self)
-        elif keras_steps_work(self):
-            super().make_train_function(force)
-        else:
-            self.train_function = make_steps(self, self.train_step)
+        if self.train_function is None or force:
+            varies = self.elbo_loss.regularizer != "none" or self.hierarchy.num_stages > 1
+            self.train_function = (
+                make_varying_steps(self) if varies else make_steps(self, self.train_step)
+            )
         return self.train_function
 
     def make_test_function(self, force=False):
-        if self.test_function is not None and not force:
-            return self.test_function
-        if keras_steps_work(self):
-            super().make_test_function(force)
-        else:
+        if self.test_function is None or force:
             self.test_function = make_steps(self, self.test_step)
         return self.test_function
 
@@ -375,7 +367,9 @@ class ElboModel(keras.Model):
     def _update(self, losses, inputs, seed, variables, on_data=False) -> tf.Tensor:
         """Takes a step on the mean loss of the global batch, or skips it: 1 or 0 (int64)."""
         loss = self.elbo_loss
-        gradients = accumulated_gradients(losses, inputs, seed, variables, loss.micro_batches)
+        gradients = accumulated_gradients(
+            losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(self)
+        )
         norm = tf.linalg.global_norm(gradients)
         keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * self.gradient_norms.median())
         if on_data:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-__all__ = ["GradientNorms", "accumulated_gradients", "apply_if", "batch_means"]
+from matnet_tf.tracing import tf_function
+
+__all__ = ["GradientNorms", "accumulated_gradients", "apply_if"]
 
 
 def accumulated_gradients(
@@ -18,6 +20,7 @@ def accumulated_gradients(
     seed: tf.Tensor,
     variables: Sequence[keras.Variable],
     micro_batches: int,
+    jit_compile: bool = False,
 ) -> list[tf.Tensor]:
     """Gradients of the mean loss over the global batch; called on each replica.
 
@@ -27,10 +30,13 @@ def accumulated_gradients(
       seed: int32 `[2]`.
       variables: Variables to differentiate by.
       micro_batches: Number of parts that are taken one after another, their gradients summed.
+      jit_compile: Whether XLA compiles what lies between a part and its gradients, once for each
+        size of a part. Sums over replicas it cannot compile.
     """
     total = _global_batch_size(inputs[0])
+    part_gradients = _part_gradients(losses, variables, jit_compile)
     if micro_batches == 1:
-        return _summed(_part_gradients(losses, inputs, seed, variables, total))
+        return _summed(part_gradients(inputs, seed, total))
     rows = tf.shape(inputs[0])[0]
     parts = tf.minimum(micro_batches, rows)
 
@@ -38,7 +44,7 @@ def accumulated_gradients(
         first, last = index * rows // parts, (index + 1) * rows // parts
         part = tuple(tensor[first:last] for tensor in inputs)
         own_seed = tf.random.fold_in(seed, index)
-        gradients = _part_gradients(losses, part, own_seed, variables, total)
+        gradients = part_gradients(part, own_seed, total)
         return index + 1, [s + g for s, g in zip(sums, gradients, strict=True)]
 
     zeros = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
@@ -49,10 +55,15 @@ def accumulated_gradients(
     return _summed(gradients)
 
 
-def _part_gradients(losses, inputs, seed, variables, total) -> list[tf.Tensor]:
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(losses(inputs, seed)) / total
-    return tape.gradient(loss, variables)
+def _part_gradients(losses, variables, jit_compile) -> Callable:
+    """A function of inputs, a seed and the global batch size, of the gradients of their share."""
+
+    def gradients(inputs, seed, total):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(losses(inputs, seed)) / total
+        return tape.gradient(loss, variables)
+
+    return tf_function(gradients, jit_compile=True) if jit_compile else gradients
 
 
 def _replicas() -> int:
@@ -70,24 +81,6 @@ def _summed(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         return tensors
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
-
-
-def batch_means(values: tf.Tensor, micro_batches: int = 1) -> tf.Tensor:
-    """Means over the images of the global batch, without gradient; called on each replica.
-
-    Args:
-      values: Values `[n, B]` of the replica's images.
-      micro_batches: Number of parts of a replica's batch. With more than one, the means are those
-        of one part on one replica: the others are computed later.
-
-    Returns:
-      Means `[n]`.
-    """
-    values = tf.stop_gradient(values)
-    if micro_batches > 1:
-        return tf.reduce_mean(values, axis=1)
-    sums, count = _summed([tf.reduce_sum(values, axis=1), tf.cast(tf.shape(values)[1], tf.float32)])
-    return sums / count
 
 
 class GradientNorms(keras.layers.Layer):

@@ -20,6 +20,7 @@ from matnet_tf.model.elbo_model import ElboModel
 
 __all__ = [
     "bounds_on_replicas",
+    "compiles_bounds",
     "log_likelihood",
     "log_weights",
     "log_weights_on_replicas",
@@ -120,6 +121,11 @@ def bounds_on_replicas(
     return _on_replicas(model, model.hierarchy.elbo, arguments)
 
 
+def compiles_bounds() -> bool:
+    """Whether XLA compiles bounds: where there is a GPU. The rate of a CPU it would halve."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def _on_replicas(
     model: ElboModel, function: Callable, arguments: Sequence[tuple[Any, ...]]
 ) -> list[Any]:
@@ -127,8 +133,7 @@ def _on_replicas(
 
     The function must not depend on its replica. There are at most as many calls as replicas.
     """
-    # XLA halves the rate of a CPU and multiplies that of a GPU.
-    compiled = bool(tf.config.list_physical_devices("GPU"))
+    compiled = compiles_bounds()
     if len(arguments) == 1:
         return [model.functions.get(function, jit_compile=compiled)(*arguments[0])]
     strategy = model.distribute_strategy

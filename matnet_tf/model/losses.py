@@ -15,7 +15,6 @@ import tensorflow as tf
 from matnet_tf.config import ElboLoss
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
-from matnet_tf.model.gradients import batch_means
 
 __all__ = ["LossWeights", "loss_per_image"]
 
@@ -68,9 +67,10 @@ def _per_level_cost(settings, weights, kl, trace) -> tf.Tensor:
     """The cost of the KL with free bits and KL balancing, `[B]`.
 
     A level whose mean over the batch is below the free bits costs exactly those, without gradient
-    (Kingma et al., 2016, per level in place of per group of units).
+    (Kingma et al., 2016, per level in place of per group of units). The batch is what one device
+    computes at a time: its part of the global batch, or one of its micro-batches.
     """
-    means = batch_means(tf.stack(list(kl.values())), settings.micro_batches)
+    means = tf.stop_gradient(tf.reduce_mean(tf.stack(list(kl.values())), axis=1))
     coefficients = tf.ones_like(means)
     if settings.kl_balancing:
         coefficients += weights.kl_balance * (_balance(means, kl, trace) - 1)

@@ -1,10 +1,10 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Train and test functions for `fit` and `evaluate` where Keras's own fail or do not suffice.
+"""Train and test functions for `fit` and `evaluate`, in place of Keras's own.
 
 Keras's own fail under MultiWorkerMirroredStrategy, and under MirroredStrategy with several steps
-per execution (Keras 3.15). They also run one kind of step, while training may alternate between
-kinds.
+per execution (Keras 3.15). They compile whole steps or nothing, and run one kind of step, while
+training may alternate between kinds.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import tensorflow as tf
 
 from matnet_tf.tracing import tf_function
 
-__all__ = ["keras_steps_work", "make_steps", "make_varying_steps"]
+__all__ = ["compiles_gradients", "make_steps", "make_varying_steps"]
 
 
-def keras_steps_work(model: keras.Model) -> bool:
-    """Whether Keras's own train and test functions run under the model's strategy."""
-    strategy = model.distribute_strategy
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return False
-    return strategy.num_replicas_in_sync == 1 or model.steps_per_execution == 1
+def compiles_gradients(model: keras.Model) -> bool:
+    """Whether XLA compiles only what leads to the gradients of a step, not the whole step.
+
+    Whole steps are faster, but XLA compiles neither sums over replicas nor parts of unequal size.
+    """
+    one_part = model.distribute_strategy.num_replicas_in_sync == model.elbo_loss.micro_batches == 1
+    return bool(model.jit_compile) and not one_part
 
 
 def make_steps(model: keras.Model, *parts: Callable, count: int | None = None) -> Callable:
@@ -43,7 +44,8 @@ def make_steps(model: keras.Model, *parts: Callable, count: int | None = None) -
             part(data)
 
     if not model.run_eagerly:
-        one_batch = tf_function(one_batch, jit_compile=model.jit_compile)
+        whole = model.jit_compile and not compiles_gradients(model)
+        one_batch = tf_function(one_batch, jit_compile=whole)
 
     def steps(iterator):
         def step(done):

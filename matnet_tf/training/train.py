@@ -98,11 +98,6 @@ def _say_if_longer(workdir: str | os.PathLike, train: TrainConfig) -> None:
 
 def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
-    if train.jit_compile and replicas > 1:
-        raise ValueError(
-            f"TrainConfig.jit_compile is for one device; there are {replicas}: add "
-            f"--train.jit_compile=false, or --train.devices=1"
-        )
     # Each replica but the last takes its share rounded up.
     if -(-train.batch_size // replicas) * (replicas - 1) >= train.batch_size:
         raise ValueError(

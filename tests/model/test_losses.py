@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Scale
-from matnet_tf.model.gradients import GradientNorms, batch_means
+from matnet_tf.model.gradients import GradientNorms
 from matnet_tf.model.matnet import MatNet
 
 CONFIG = ModelConfig((3, 2, 1), (Scale(1, 5, 2, 2),), top_latents=3, top_units=4)
@@ -62,20 +62,6 @@ def test_kl_balancing_weighs_a_level_by_what_a_unit_of_it_carries():
         coefficients = 1 + share * (per_unit / per_unit.mean() - 1)
         cost, _ = losses_and_kl(model)
         np.testing.assert_allclose(cost, coefficients @ kl, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_the_floor_is_that_of_the_global_batch_on_two_devices(two_devices):
-    """Means of two levels, over the images of both devices."""
-
-    @tf.function
-    def means():
-        context = tf.distribute.get_replica_context()
-        value = tf.cast(context.replica_id_in_sync_group, tf.float32)
-        return batch_means(tf.stack([[value, value], [2 * value, 4 * value]]))
-
-    for found in two_devices.experimental_local_results(two_devices.run(means)):
-        np.testing.assert_allclose(found, [0.5, 1.5])
 
 
 @pytest.mark.slow

@@ -301,16 +301,16 @@ class Noiseless(MatNet):
 
 
 THREE = {"num_samples": 3, "gradient": "doubly_reparametrized"}
+XLA = {"jit_compile": True, "run_eagerly": False}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, THREE], ids=["", "three samples"])
-def test_a_batch_in_parts_makes_the_step_of_the_whole(settings, eagerly):
+@pytest.mark.parametrize("settings", [{}, THREE, XLA], ids=["", "three samples", "compiled"])
+def test_a_batch_in_parts_makes_the_step_of_the_whole(settings):
     results = []
     for parts in (1, 2, 3, 50):
         model = Noiseless(CONFIG)
-        settings = settings | {"micro_batches": parts}
-        model.compile(optimizer=OPTIMIZERS["sgd"](), run_eagerly=True, **settings)
+        model.compile(OPTIMIZERS["sgd"](), micro_batches=parts, **{"run_eagerly": True} | settings)
         history = model.fit(images(7), batch_size=7, epochs=2, shuffle=False, verbose=0).history
         results.append((values(model.trainable_variables), history))
     whole, history = results[0]
@@ -336,18 +336,21 @@ def test_the_parts_of_a_batch_have_noise_of_their_own(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "steps", "settings"), [("ours", 1, {}), ("sgd", 2, THREE)])
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "settings"),
+    [("ours", 1, {}), ("sgd", 2, THREE), ("ours", 2, XLA)],
+)
 def test_two_devices_make_the_step_of_one(optimizer, steps, settings, two_devices):
     # Nine images in batches of six: the last batch is shared unevenly, two and one.
     options = tf.data.Options()
     options.autotune.enabled = False
     data = tf.data.Dataset.from_tensor_slices(images(9)).batch(6).with_options(options)
     results = []
-    for strategy in (tf.distribute.get_strategy(), two_devices):
+    plain = settings | {"jit_compile": False}
+    for strategy, own in ((tf.distribute.get_strategy(), plain), (two_devices, settings)):
         with strategy.scope():
             model = Noiseless(CONFIG)
-            settings = settings | {"clip_norm": 0.5, "steps_per_execution": steps}
-            model.compile(OPTIMIZERS[optimizer](), **settings)
+            model.compile(OPTIMIZERS[optimizer](), clip_norm=0.5, steps_per_execution=steps, **own)
         history = model.fit(data, epochs=2, validation_data=data, verbose=0).history
         results.append((values([*model.weights, *model.optimizer.variables]), history))
     (one, history), (two, mirrored) = results

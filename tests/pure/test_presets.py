@@ -13,7 +13,7 @@ DATA = {
     "mnist": ((28, 28, 1), {"bernoulli"}),
     "binarized_mnist": ((28, 28, 1), {"bernoulli"}),
     "omniglot28": ((28, 28, 1), {"bernoulli"}),
-    "cifar10": ((32, 32, 3), {"normal", "logistic"}),
+    "cifar10": ((32, 32, 3), {"normal", "logistic", "logistic_mixture"}),
     "image_folder": ((64, 64, 3), {"logistic"}),
 }
 PHOTOS = ((64, 64, 3), {"logistic"})  # Resized to data.image_size.

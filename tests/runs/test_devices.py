@@ -77,9 +77,7 @@ def test_one_device_needs_no_strategy_and_too_many_are_refused(two_devices):
         devices.local_strategy(2**31 - 1)
 
 
-def test_settings_for_one_device_are_refused_on_two(tmp_path, two_devices):
-    with pytest.raises(ValueError, match=r"jit_compile is for one device; there are 2"):
-        train.train(settings(devices=2, jit_compile=True), tmp_path)
+def test_a_batch_of_one_image_is_refused_on_two_devices(tmp_path, two_devices):
     with pytest.raises(ValueError, match="batch_size must leave an image to each of 2 .* got 1"):
         train.train(settings(devices=2, batch_size=1), tmp_path)
     assert not list(tmp_path.iterdir())
