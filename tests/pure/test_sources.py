@@ -323,6 +323,7 @@ def test_crops_are_tiles_at_the_images_own_resolution(tmp_path):
         Image.fromarray(array).save(path)
     source = read_folder(tmp_path, crop=4)
     assert source.image_shape == (4, 4, 3)
+    assert source.tiles_of == (4, 6)  # The median of 5x9 and 4x4, without what is too small.
     tiles = [image[:4, :4], image[:4, 4:8]]  # The surplus row and column are cut.
     np.testing.assert_array_equal(column(source, "train", "image"), tiles)
     assert list(column(source, "train", "file")) == ["a.png@0,0", "a.png@0,4"]

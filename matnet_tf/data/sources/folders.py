@@ -77,7 +77,8 @@ def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop:
     left_out: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
     folders = _split_folders(folder, left_out)
     splits = {name: _Files(root, _images(root, left_out)) for name, root in folders.items()}
-    shape = _shape([p for files in splits.values() for p in files.paths], size, crop, left_out)
+    paths = [path for files in splits.values() for path in files.paths]
+    shape, sizes = _shape(paths, size, crop, left_out)
     too_small = set(left_out[_too_small(crop)])
     splits = {
         name: _Files(files.root, [p for p in files.paths if p not in too_small])
@@ -95,6 +96,7 @@ def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop:
         {name: _Examples(files, shape, classes, crop) for name, files in splits.items()},
         texts=("file",),
         notes=_notes(folders, classes, left_out, folder),
+        tiles_of=tuple(np.median(sizes, axis=0).astype(int).tolist()) if crop else None,
     )
 
 
@@ -207,25 +209,25 @@ def _shape(
     size: tuple[int, int] | None,
     crop: int,
     left_out: dict[str, list[pathlib.Path]],
-) -> tuple[int, int, int]:
-    """Height, width and channels of the images of the data set."""
-    first, most_channels = None, 1
+) -> tuple[tuple[int, int, int], list[list[int]]]:
+    """Height, width and channels of the images of the data set; the sizes of the files it takes."""
+    sizes, most_channels = [], 1
     for path in paths:
         with _named(path):
             *found, channels = image_files.shape(path)
         if crop and min(found) < crop:
             left_out[_too_small(crop)].append(path)
             continue
-        first = first or (path, found)
+        sizes.append(found)
         require(
-            bool(size or crop) or found == first[1],
-            f"{path} has {found[0]}x{found[1]} pixels, but {first[0].name} has "
-            f"{first[1][0]}x{first[1][1]}; --size=HxW resizes all to one size, --crop=N cuts "
+            bool(size or crop) or found == sizes[0],
+            f"{path} has {found[0]}x{found[1]} pixels, but {paths[0].name} has "
+            f"{sizes[0][0]}x{sizes[0][1]}; --size=HxW resizes all to one size, --crop=N cuts "
             f"them into tiles",
         )
         most_channels = max(most_channels, channels)
-    require(first is not None, f"no image has {crop}x{crop} pixels or more, as --crop={crop} needs")
-    return (*(size or ((crop, crop) if crop else first[1])), most_channels)
+    require(bool(sizes), f"no image has {crop}x{crop} pixels or more, as --crop={crop} needs")
+    return (*(size or ((crop, crop) if crop else sizes[0])), most_channels), sizes
 
 
 def _notes(
