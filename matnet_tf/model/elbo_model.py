@@ -41,7 +41,7 @@ from matnet_tf.model.input_checks import (
 from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
 from matnet_tf.model.regularizer import regularizer_loss
-from matnet_tf.model.step_functions import keras_steps_work, make_steps, make_varying_steps
+from matnet_tf.model.step_functions import make_predict_steps, make_steps, make_train_steps
 from matnet_tf.model.summary import listed_parts
 from matnet_tf.tracing import FunctionCache
 
@@ -258,25 +258,19 @@ class ElboModel(keras.Model):
             super().summary(*args, expand_nested=expand_nested, **kwargs)
 
     def make_train_function(self, force=False):
-        if self.train_function is not None and not force:
-            return self.train_function
-        varies = self.elbo_loss.regularizer != "none" or self.hierarchy.num_stages > 1
-        if varies:
-            self.train_function = make_varying_steps(self)
-        elif keras_steps_work(self):
-            super().make_train_function(force)
-        else:
-            self.train_function = make_steps(self, self.train_step)
+        if self.train_function is None or force:
+            self.train_function = make_train_steps(self)
         return self.train_function
 
     def make_test_function(self, force=False):
-        if self.test_function is not None and not force:
-            return self.test_function
-        if keras_steps_work(self):
-            super().make_test_function(force)
-        else:
+        if self.test_function is None or force:
             self.test_function = make_steps(self, self.test_step)
         return self.test_function
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            self.predict_function = make_predict_steps(self)
+        return self.predict_function
 
     def get_config(self):
         return {"config": to_dict(self.config), "seed": self.seed, "name": self.name}
