@@ -52,6 +52,12 @@ class _Inputs:
         """Height, width and channels of images."""
         return self._observation.image_shape
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """The shapes of the tensors that `unpack` returns, by name, without the batch."""
+        shapes = {"image": self.image_shape, "mask": (*self.image_shape[:2], 1)}
+        return dict(list(shapes.items())[: self.size])
+
     def check_ready(self) -> None:
         """Raises a ValueError if the model's `adapt` must be called first."""
         self._observation.check_ready()

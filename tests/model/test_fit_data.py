@@ -217,6 +217,21 @@ def test_a_summary_lists_the_modules_with_their_shapes_and_counts():
     assert not hasattr(model.hierarchy, "layers")
 
 
+def test_keras_tools_are_told_the_shapes():
+    x, mask = small_images(), np.zeros((4, 4, 3, 1), np.float32)
+    masked = {"image": x, "mask": mask}
+    images, shapes = (None, 4, 3, 1), {"image": (None, 4, 3, 1), "mask": (None, 4, 3, 1)}
+    for model, data, expected in (
+        (MatNet(SMALL), x, images),
+        (ConditionalMatNet(CONDITIONAL), masked, shapes),
+    ):
+        assert (model.input_shape, model.output_shape) == (expected, images)
+        # `keras.utils.plot_model` draws these.
+        assert keras.tree.map_structure(lambda t: t.shape, model.input) == expected
+        assert model.output.shape == images
+        np.testing.assert_allclose(keras.Model(model.input, model.output)(data), model(data))
+
+
 # Keras's settings, and its registry.
 
 SETTINGS = """
