@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs are traced once per combination of ranks, and without files in the temporary folder."""
 
-import logging
 import tempfile
 
 import numpy as np
@@ -35,16 +34,6 @@ def test_functions_are_traced_once_for_every_combination_of_ranks():
     assert (layer.traces, other.traces) == (2, 1)
     inside = cache.get(layer.double, run=lambda x: layer.double(x) + 1)
     np.testing.assert_array_equal(inside(vector), [3, 3])
-
-
-@pytest.fixture
-def messages():
-    """What TensorFlow logs, such as its warnings of retracing."""
-    found, handler = [], logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage())
-    tf.get_logger().addHandler(handler)
-    yield found
-    tf.get_logger().removeHandler(handler)
 
 
 def test_calls_with_other_values_or_latents_do_not_warn_of_retracing(messages):
