@@ -154,7 +154,12 @@ def _overview() -> str:
     _DATA_DIR,
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
     Flag("overwrite", "replace a data set that exists", False, bool),
-    Flag("size", "HEIGHTxWIDTH to which an image folder is resized; empty keeps the size", ""),
+    Flag(
+        "size",
+        "HEIGHTxWIDTH to which the images of a folder are resized; empty keeps their size if they "
+        "have one of at most 256 pixels a side, and is 64x64 otherwise",
+        "",
+    ),
     Flag("crop", "side of the tiles into which an image folder is cut; 0 does not cut", 0, int),
 )
 def prepare(
