@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
       is reported in one line; 130 after an interrupt.
     """
+    if arguments is None and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # They are about the code of libraries.
     first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first in PROGRAMS:
         return _run(first, rest)
@@ -116,6 +119,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         values, keywords = flags.parse(program.tree, program.extra, arguments, program.base)
         debug = keywords.pop("debug")
         return program.main(*values, **keywords) or 0
+    except BrokenPipeError:  # Whoever read the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except Exception as error:
         if (line := flags.one_line(error)) is None:
             raise
@@ -148,7 +154,12 @@ def _overview() -> str:
     _DATA_DIR,
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
     Flag("overwrite", "replace a data set that exists", False, bool),
-    Flag("size", "HEIGHTxWIDTH to which an image folder is resized; empty keeps the size", ""),
+    Flag(
+        "size",
+        "HEIGHTxWIDTH to which the images of a folder are resized; empty keeps their size if they "
+        "have one of at most 256 pixels a side, and is 64x64 otherwise",
+        "",
+    ),
     Flag("crop", "side of the tiles into which an image folder is cut; 0 does not cut", 0, int),
 )
 def prepare(
@@ -297,11 +308,12 @@ def score(
 
 @_program(
     _RUN,
+    _DATA_DIR,
     _WEIGHTS,
     Flag("seed", "seed of the samples and of the choice of images", 0, int),
     Flag("compare", "more work directories for bits.png, with commas", (), tuple[str, ...]),
 )
-def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...]) -> None:
+def figures(workdir: str, data_dir: str, weights: str, seed: int, compare: tuple[str, ...]) -> None:
     """Draws the figures of a trained model and prints their paths.
 
     The figures are samples, reconstructions that keep the top levels, the KL of every level, the
@@ -310,7 +322,7 @@ def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...]) -> 
     with importing():
         from matnet_tf.plots import figures as drawing
 
-    print(*drawing.write_figures(workdir, weights, seed, compare), sep="\n")
+    print(*drawing.write_figures(workdir, weights, seed, compare, data_dir), sep="\n")
 
 
 @_program(_RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
@@ -319,7 +331,8 @@ def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: b
 
     Assigns images to the mixture's components and measures purity and normalized mutual information
     against the labels, beside those of k-means on pixels and on the top latents. For a model
-    without a mixture it measures only k-means, with --components clusters. Writes clusters.csv and
+    without a mixture it measures only k-means, with --components clusters or as many as there are
+    classes. Writes clusters.csv and
     clusters.json to the work directory and, for a mixture, figures/classes.png and
     figures/components.png. Prints their paths.
     """

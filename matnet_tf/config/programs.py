@@ -77,8 +77,8 @@ class ClusterConfig:
     )
     components: int = field(
         0,
-        "number of clusters of the k-means baselines; required for a model without a mixture "
-        "prior, and 0 for a model with one, whose number of components is used",
+        "number of clusters of k-means for a model without a mixture prior; 0 is the number of "
+        "classes, or 10 if there are none. A mixture prior brings its own number",
         at_least=0,
     )
     groups: int = field(

@@ -46,12 +46,15 @@ class Stored(NamedTuple):
       labels: Class of each image, int64 [N], or None.
       classes: Names of the classes, or None.
       files: Name of the file of each image, or None.
+      tiles_of: Median height and width, at the images' scale, of the pictures that the images are
+        tiles of; None if they are whole pictures.
     """
 
     images: MemoryImages | StreamedImages
     labels: np.ndarray | None = None
     classes: list[str] | None = None
     files: np.ndarray | None = None
+    tiles_of: tuple[int, int] | None = None
 
 
 def in_tfds(name: str) -> bool:
@@ -146,11 +149,22 @@ def read(
             columns[label][part] if label else None,
             list(builder.info.features[label].names) if label else None,
             columns[file][part] if file else None,
+            _tiles_of(folder, builder.info, shape),
         )
     factor = 255 // white if dtype == np.uint8 else 1
     dataset = _dataset(builder, split, {"image"}).skip(part.start).take(part.stop - part.start)
     dataset = _resized(dataset, image_size).map(lambda example: example["image"] * factor)
-    return Stored(StreamedImages(dataset, part.stop - part.start))
+    images = StreamedImages(dataset, part.stop - part.start)
+    return Stored(images, tiles_of=_tiles_of(folder, builder.info, shape))
+
+
+def _tiles_of(
+    folder: pathlib.Path, info: tfds.core.DatasetInfo, shape: tuple[int, int, int]
+) -> tuple[int, int] | None:
+    """Returns what `Stored` says of the pictures behind images of a shape."""
+    with _damage_named(folder):
+        pictures, tile = info.metadata.get("tiles_of"), info.features["image"].shape
+        return pictures and tuple(round(pictures[i] * shape[i] / tile[i]) for i in range(2))
 
 
 def split_size(folder: pathlib.Path, split: str) -> int:

@@ -162,6 +162,8 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
         raise OSError(
             f"{source.name} could not be written to {directory.parent}: {files.reason_of(error)}"
         ) from error
+    if source.tiles_of:
+        tfds.core.MetadataDict(tiles_of=source.tiles_of).save_metadata(builder.data_dir)
     return pathlib.Path(builder.data_dir)
 
 

@@ -20,6 +20,7 @@ by window (see `tiling`). An image's completions do not depend on the other imag
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -39,7 +40,7 @@ from matnet_tf.imputation.tiling import impute_picture
 from matnet_tf.plots.completions import contact_row, contact_sheet
 from matnet_tf.progress import image_progress
 from matnet_tf.runs.models import LoadedRun, load_run
-from matnet_tf.runs.workdir import read_experiment, source_commit
+from matnet_tf.runs.workdir import read_experiment, source_commit, training_images
 from matnet_tf.tracing import without_autograph
 from matnet_tf.version import __version__
 
@@ -47,6 +48,7 @@ __all__ = ["impute_files"]
 
 _RECORD, _SHEET = "imputations.json", "contact_sheet.png"
 _MOST_ROWS = 24  # Images on the contact sheet.
+_LIKE = 2.0  # Up to this factor between their sides, pictures count as of one scale.
 
 
 @without_autograph
@@ -59,7 +61,8 @@ def impute_files(
     """Fills in the missing pixels of image files and writes the files listed above.
 
     A file is named on stderr and skipped if it cannot be read, is too small, or has no mask, a mask
-    of another size, or a mask that leaves nothing to predict.
+    of another size, or a mask that leaves nothing to predict. The first picture whose scale is
+    unlike that of the training images is named there, too.
 
     Args:
       workdir: A work directory of `matnet train`, with a conditional model.
@@ -83,7 +86,8 @@ def impute_files(
     _check_outputs(folder, files, missing.files, config.num_samples)
     with folder_for_work(folder):
         loaded = load_run(workdir, config.weights)
-        done, skipped, rows = _impute_all(loaded, config, files, missing, folder)
+        trained_on = training_images(workdir).get("tiles_of")
+        done, skipped, rows = _impute_all(loaded, config, files, missing, folder, trained_on)
         record = _settings(config, loaded) | {
             "images": done,
             "skipped": skipped,
@@ -112,9 +116,10 @@ def _impute_all(
     files: list[pathlib.Path],
     missing: image_files.Missing,
     folder: pathlib.Path,
+    tiles_of: list[int] | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, np.ndarray]]]:
     """Fills in all files; returns records of those done and skipped, and the sheet's rows."""
-    done, skipped, rows = [], [], []
+    done, skipped, rows, note = [], [], [], ""
     shape = loaded.experiment.model.image_shape
     with image_progress("impute", len(files)) as progress:
         for path in files:
@@ -126,6 +131,8 @@ def _impute_all(
                 progress.write(f"impute: {name} is skipped: {error}", file=sys.stderr)
                 skipped.append({"file": name, "reason": str(error)})
             else:
+                if not note and (note := _unlike(mask.shape, shape, tiles_of)):
+                    progress.write(f"impute: {_printable(str(path))} {note}", file=sys.stderr)
                 imputation = _impute(loaded, config, path, picture, mask)
                 outputs = _write_outputs(folder, path.stem, imputation, image)
                 if len(rows) < _MOST_ROWS:
@@ -166,6 +173,25 @@ def _read(
             f"{shape[0]}x{shape[1]}"
         )
     return image, image_files.pixels(image, shape[2]), missing.mask(path, image)
+
+
+def _unlike(size: tuple[int, int], shape: tuple[int, int, int], tiles_of: list[int] | None) -> str:
+    """What to say of a picture whose scale is unlike that of the training images, or "".
+
+    Args:
+      size: Height and width of the picture, which is filled in at its own resolution.
+      shape: Shape of the model's images, which are whole pictures if `tiles_of` is None.
+      tiles_of: Height and width of the pictures that they are tiles of.
+    """
+    height, width = tiles_of or shape[:2]
+    factor = math.sqrt(size[0] * size[1] / (height * width))
+    if 1 / _LIKE <= factor <= _LIKE:
+        return ""
+    return (
+        f"has {size[0]}x{size[1]} pixels, but the model was trained on "
+        f"{'tiles of ' if tiles_of else ''}pictures of {height}x{width}: it does not know what "
+        f"this one shows at its scale; resize such pictures first"
+    )
 
 
 def _impute(

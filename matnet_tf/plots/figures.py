@@ -56,6 +56,7 @@ def write_figures(
     weights: str = "auto",
     seed: int = 0,
     compare: Sequence[str | os.PathLike] = (),
+    data_dir: str = "",
 ) -> list[str]:
     """Draws the figures of a work directory, listed above, into `<workdir>/figures/`.
 
@@ -67,6 +68,7 @@ def write_figures(
       weights: `raw`, `averaged`, or `auto`: averaged where the run has averages.
       seed: Integer seed for the samples, the reconstructions and the choice of images.
       compare: Other work directories, for bits.png.
+      data_dir: Where the data set lies now; "" is where it lay in training.
 
     Returns:
       The paths written, in the order above.
@@ -75,7 +77,7 @@ def write_figures(
       ValueError: If the work directory has no config, no metrics or no checkpoint, the data set is
         missing, or one of the runs to compare is conditional.
     """
-    experiment = read_experiment(workdir)
+    experiment = read_experiment(workdir, data_dir)
     rows = _metrics(workdir, experiment.model.level_names)
     bits = _bit_areas(experiment, workdir, compare)
     model = load_run(workdir, weights).model

@@ -85,7 +85,7 @@ def check_workdir(
             f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
         )
     before = training_images(workdir)
-    if before and images and before != images:
+    if before and images and any(before[key] != images[key] for key in ("count", "digest")):
         raise ValueError(
             f"the training images of {experiment.data.name} have changed since {workdir} began: "
             f"now {images['count']} with digest {images['digest']}, then {before['count']} with "
@@ -186,7 +186,7 @@ def read_unconditional(workdir: str | os.PathLike, what: str, data_dir: str = ""
 
 
 def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Reads `count` and `digest` of the training images; empty if they were not recorded.
+    """Reads the identity of the training images, see `Split.identity`; empty if it is not there.
 
     Raises:
       ValueError: If config.json was not written by `create_workdir`.

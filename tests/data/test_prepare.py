@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFDS data directories: what is put there, replaced, found, downloaded and cleared away."""
 
+import dataclasses
 import pathlib
 import resource
 import shutil
@@ -126,6 +127,17 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(mnist, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_nothing_written(tmp_path)
+
+
+def test_a_data_set_of_tiles_knows_the_size_of_its_pictures(tmp_path):
+    save_images(tmp_path / "source", pixels(3, (12, 20, 3)))
+    wanted = config("image_folder", tmp_path)
+    prepare(wanted, str(tmp_path / "source"), crop=8)
+    assert loading.load(wanted, "train").identity()["tiles_of"] == [12, 20]
+    half = dataclasses.replace(wanted, image_size=(4, 4))
+    assert loading.load(half, "train").tiles_of == (6, 10)
+    prepare(wanted, str(tmp_path / "source"), size=(8, 8), overwrite=True)
+    assert loading.load(wanted, "train").tiles_of is None
 
 
 class Killed(BaseException):

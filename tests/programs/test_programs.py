@@ -145,8 +145,11 @@ def test_own_pictures_need_names_and_folders_only(tmp_path, capsys):
         )
         for n in range(12)
     }
-    run_program("cluster", workdir, "--components=2", "--split=train")
+    moved = f"--data.dir={tfds.rename(tmp_path / 'moved')}"
+    lines = run_program("cluster", workdir, moved, "--split=train")
+    assert lines[2].startswith("k-means on pixels: 2 of 2 used, purity ")
     assert (run / "clusters.csv").read_text().startswith("index,label,class,file,")
+    assert len(run_program("figures", workdir, moved)) == 6
 
 
 def test_programs_hand_over_their_flags_and_their_status(tmp_path, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -59,6 +60,18 @@ def test_errors_are_reported_in_one_line(monkeypatch, capsys):
     assert lines[0].startswith("Traceback") and lines[-1] == "matnet prog: error: here"
     with pytest.raises(ZeroDivisionError):  # A defect keeps its traceback.
         run(monkeypatch, stumble(ZeroDivisionError()))
+
+
+def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, capsys):
+    def main(config):
+        warnings.warn("of a library", stacklevel=1)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "argv", ["matnet", "prog"])
+    monkeypatch.setattr(os, "dup2", lambda *given: None)  # Standard output is pytest's own.
+    monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (programs._DEBUG,)))
+    assert cli.main() == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):

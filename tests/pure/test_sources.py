@@ -112,14 +112,19 @@ def test_a_flat_folder_is_split_nine_to_one_without_overlap(tmp_path):
     assert found == sorted(image.tobytes() for image in images)
 
 
-def test_images_of_different_sizes_need_a_size(tmp_path):
+def test_images_of_different_or_large_sizes_are_resized(tmp_path):
     save_images(tmp_path / "train", [np.full((4, 6, 3), 200, np.uint8)])
     save_images(tmp_path / "test", [np.full((8, 8, 1), 100, np.uint8)])
-    with pytest.raises(ValueError, match="0.png has 8x8 pixels, but 0.png has 4x6; --size"):
-        read_folder(tmp_path)
-    source = read_folder(tmp_path, (3, 2))
-    assert source.image_shape == (3, 2, 3)
-    np.testing.assert_array_equal(column(source, "test", "image"), np.full((1, 3, 2, 3), 100))
+    for size, shape in (((3, 2), (3, 2, 3)), (None, (64, 64, 3))):
+        source = read_folder(tmp_path, size)
+        assert source.image_shape == shape
+        np.testing.assert_array_equal(column(source, "test", "image"), np.full((1, *shape), 100))
+    assert source.notes[-1].startswith("sizes: 4x6 to 8x8 pixels, resized to 64x64; --size=HxW")
+    for side, expected in ((256, (4, 256)), (257, (64, 64))):
+        save_images(tmp_path / str(side), pixels(2, (4, side, 1)))
+        source = read_folder(tmp_path / str(side))
+        assert source.image_shape == (*expected, 1)
+        assert ("resized" in source.notes[-1]) == (side == 257)
 
 
 def test_digits_are_scikit_learns_in_a_fixed_draw():
@@ -323,6 +328,7 @@ def test_crops_are_tiles_at_the_images_own_resolution(tmp_path):
         Image.fromarray(array).save(path)
     source = read_folder(tmp_path, crop=4)
     assert source.image_shape == (4, 4, 3)
+    assert source.tiles_of == (4, 6)  # The median of 5x9 and 4x4, without what is too small.
     tiles = [image[:4, :4], image[:4, 4:8]]  # The surplus row and column are cut.
     np.testing.assert_array_equal(column(source, "train", "image"), tiles)
     assert list(column(source, "train", "file")) == ["a.png@0,0", "a.png@0,4"]
