@@ -359,10 +359,20 @@ def impute(
     return 1 if record["skipped"] else 0
 
 
-@_program(_RUN, _WEIGHTS)
-def export(workdir: str, weights: str) -> None:
+@_program(
+    _RUN,
+    _WEIGHTS,
+    Flag(
+        "max_image_samples",
+        "most images times samples of a request; 0 is 10000, or as many images as fill 64 MiB",
+        *(0, int),
+    ),
+)
+def export(workdir: str, weights: str, max_image_samples: int) -> None:
     """Exports a trained model as a SavedModel and prints its path."""
+    if not 0 <= max_image_samples < 2**31:
+        raise ValueError(f"--max_image_samples must lie in [0, 2^31); got {max_image_samples}")
     with importing():
         from matnet_tf.serving import export as exporting
 
-    print(exporting.export(workdir, weights=weights))
+    print(exporting.export(workdir, weights, max_image_samples))
