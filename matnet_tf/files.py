@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent, folders that are not left empty, and locks between processes.
 
+A pipe or a device in the place of a file is refused, not waited for.
+
 The system releases a lock when the process that holds it ends, however it ends.
 """
 
@@ -10,10 +12,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
+import math
 import os
 import pathlib
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +29,9 @@ __all__ = [
     "folder_for_work",
     "lock_part",
     "locked",
+    "open_file",
+    "read_file",
+    "read_json",
     "reason_of",
     "unlock_part",
     "write_whole",
@@ -45,6 +53,51 @@ def config_path(workdir: str | os.PathLike) -> pathlib.Path:
     if not path.is_file():
         raise ValueError(f"{workdir} is not a work directory: it has no config.json")
     return path
+
+
+def open_file(path: str | os.PathLike, mode: str = "r", **keywords: Any) -> Any:
+    """Opens a file as `open` does, but no pipe or device, and writes through no symbolic link.
+
+    Raises:
+      OSError: If it cannot be opened, or is something else than a file.
+    """
+
+    def opener(name, flags):
+        flags |= os.O_NONBLOCK | (0 if mode.startswith("r") else os.O_NOFOLLOW)
+        descriptor = os.open(name, flags, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "It is not a file", name)
+
+    return open(path, mode, opener=opener, **keywords)
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Returns the bytes of a file; raises as `open_file` does."""
+    with open_file(path, "rb") as file:
+        return file.read()
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Returns the tree in a JSON file.
+
+    Raises:
+      OSError: If it cannot be read.
+      ValueError: If it is not JSON in UTF-8, is nested too deeply, or holds an infinite number or
+        NaN, which JSON has not and Python would take.
+    """
+    text = read_file(path).decode("utf-8")
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"it holds the number {text}")
+    return value
 
 
 def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:

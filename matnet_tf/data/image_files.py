@@ -43,6 +43,8 @@ def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}")
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is neither a file nor a folder")
         files = _images_in(path) if path.is_dir() else [path]
         if not files:
             raise ValueError(f"{path} holds no images ({', '.join(SUFFIXES)})")

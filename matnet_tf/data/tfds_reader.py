@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
@@ -85,7 +84,10 @@ def builder_of(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
         are not TFDS's own.
     """
     with _damage_named(folder):
-        description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        for path in folder.iterdir():
+            if not (path.is_file() or path.is_dir()):
+                raise ValueError(f"{path.name} is not a file")
+        description = files.read_json(folder / "features.json")
         foreign = {name for name in _feature_classes(description) if not name.startswith(_OWN)}
     if foreign:
         raise ValueError(

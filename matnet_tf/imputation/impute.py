@@ -33,7 +33,7 @@ from PIL import Image
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import image_files
-from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, read_json, write_whole
 from matnet_tf.imputation import tiling
 from matnet_tf.imputation.tiling import impute_picture
 from matnet_tf.plots.completions import contact_row, contact_sheet
@@ -281,13 +281,15 @@ def _write_record(folder: pathlib.Path, record: dict[str, Any], sheet: np.ndarra
 def _remove_surplus(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Removes completions of the same images by an earlier run that made more of them."""
     try:
-        earlier = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        earlier = read_json(folder / _RECORD)
         stems = {pathlib.Path(image["file"]).stem for image in earlier["images"]}
         most = int(earlier["num_samples"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # There is no earlier record, or it was not written here.
     now = {pathlib.Path(image["file"]).stem for image in record["images"]}
-    for stem in stems & now:
-        for k in range(record["num_samples"] + 1, most + 1):
-            if f"{stem}_{k}" not in now:  # That file may be an input in this folder.
-                (folder / f"{stem}_{k}.png").unlink(missing_ok=True)
+    for path in list(folder.glob("*_*.png")):
+        stem, _, k = path.stem.rpartition("_")
+        number = int(k) if k.isdecimal() else 0
+        surplus = k == str(number) and record["num_samples"] < number <= most
+        if surplus and stem in stems & now and path.stem not in now:  # It may be an input here.
+            path.unlink(missing_ok=True)

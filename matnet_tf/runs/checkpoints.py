@@ -9,6 +9,7 @@ weights may be ruined, gives way to the next and never pushes out one from befor
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -71,8 +72,11 @@ class Checkpoints:
         self._folder = pathlib.Path(workdir) / "checkpoints"
         self._unreadable: list[int] = []  # Steps of the checkpoints that `restore` passed over.
         self._in_streak: int | None = None  # Step of the one that the next one replaces.
-        # It keeps all of them: `_delete_old` chooses.
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._folder), None)
+
+    @functools.cached_property
+    def _manager(self) -> tf.train.CheckpointManager:
+        """Writes checkpoints and deletes none: `_delete_old` chooses."""
+        return tf.train.CheckpointManager(self._checkpoint, str(self._folder), None)
 
     def _by_path(self) -> dict[str, tf.Variable]:
         """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
@@ -134,15 +138,19 @@ class Checkpoints:
                 self.remove(step)
 
     def _set_aside(self, step: int) -> None:
-        """Renames unreadable checkpoints, and folders that have the name of a file to write.
+        """Renames unreadable checkpoints, and what is no file but has the name of one to write.
 
         An unreadable checkpoint would count among those to keep and push out a good one.
         """
         away = [path for bad in self._unreadable for path in self._folder.glob(f"ckpt-{bad}.*")]
-        away += [p for p in self._folder.glob(f"ckpt-{step}.*") if p.is_dir() and p not in away]
+        found = [*self._folder.glob("checkpoint"), *self._folder.glob(f"ckpt-{step}.*")]
+        away += [path for path in found if not path.is_file() and path not in away]
         for path in away:
             path.rename(_free_name(path))
         self._unreadable = []
+        temporary = self._folder / f"ckpt-{step}_temp"
+        if temporary.is_symlink():  # TensorFlow would write through it.
+            temporary.unlink()
 
     def remove(self, step: int) -> None:
         """Deletes the checkpoint of a step, or the files of an incomplete one."""
@@ -194,6 +202,9 @@ class Checkpoints:
         return 0
 
     def _read(self, path: str) -> None:
+        for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
+            if not part.is_file():
+                raise ValueError(f"{part.name} is not a file")
         reader = tf.train.load_checkpoint(path)
         version = int(reader.get_tensor(_VERSION)) if reader.has_tensor(_VERSION) else None
         if version != FORMAT_VERSION:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFDS data directories: what is put there, replaced, found, downloaded and cleared away."""
 
+import os
 import pathlib
 import resource
 import shutil
@@ -324,6 +325,9 @@ def test_a_damaged_data_set_is_named_in_one_line(mnist, tmp_path):
         ("*test.tfrecord*", lambda content: content[:-9]),
         ("*test.tfrecord*", lambda content: b""),
         ("*test.tfrecord*", None),
+        ("*test.tfrecord*", os.mkfifo),
+        ("features.json", lambda content: b'{"a": ' + 100_000 * b"["),
+        ("features.json", lambda content: content.replace(b"{", b'{"a": Infinity, ', 1)),
         ("dataset_info.json", lambda content: b"\xff" + content),
         ("dataset_info.json", lambda content: content.replace(b'"7"', b'"8"')),
         ("features.json", lambda content: content.replace(b'"uint8"', b"3")),
@@ -331,10 +335,13 @@ def test_a_damaged_data_set_is_named_in_one_line(mnist, tmp_path):
         (path,) = folder.glob(pattern)
         content = path.read_bytes()
         path.unlink()
-        if change:
+        if change is os.mkfifo:
+            change(path)
+        elif change:
             path.write_bytes(change(content))
             assert path.read_bytes() != content
         with pytest.raises(ValueError, match=rf"data set in {folder} is damaged \(.+\); prepare"):
             loading.load(config("mnist", tmp_path), "test")
+        path.unlink(missing_ok=True)
         path.write_bytes(content)
     assert loading.load(config("mnist", tmp_path), "test").num_images == 7

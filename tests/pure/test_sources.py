@@ -298,7 +298,7 @@ def test_what_is_no_picture_is_left_out_and_counted(tmp_path):
     assert left == {
         "left out: 2 hidden",
         "left out: 2 of other kinds",
-        "left out: 1 links to nothing",
+        "left out: 1 not files, or links to nothing",
     }
 
 

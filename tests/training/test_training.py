@@ -3,6 +3,7 @@
 """Whole trainings: resume, budgets, stops, divergence, damaged and missing files."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import time
@@ -111,7 +112,13 @@ def put_a_folder_in_its_place(checkpoints):
     (checkpoints / "ckpt-12.index" / "notes").write_text("mine")
 
 
-@pytest.mark.parametrize("damage", [cut, put_a_folder_in_its_place])
+def put_pipes_in_its_place(checkpoints):
+    for name in ("ckpt-12.data-00000-of-00001", "checkpoint"):
+        (checkpoints / name).unlink()
+        os.mkfifo(checkpoints / name)
+
+
+@pytest.mark.parametrize("damage", [cut, put_a_folder_in_its_place, put_pipes_in_its_place])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     undisturbed, tmp_path, capsys, damage
 ):
@@ -123,10 +130,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert_same_variables(run, undisturbed[0])
     # The damaged one is set aside and does not count among those to keep.
     files = sorted(p.name for p in run.glob("checkpoints/*.index") if p.is_file())
-    aside = ["unreadable_ckpt_12.index"] if damage is cut else []
+    aside = [] if damage is put_a_folder_in_its_place else ["unreadable_ckpt_12.index"]
     assert files == ["ckpt-12.index", "ckpt-8.index", *aside]
     kept = [path.read_text() for path in run.glob("checkpoints/*/notes")]
-    assert kept == ([] if damage is cut else ["mine"])
+    assert kept == (["mine"] if damage is put_a_folder_in_its_place else [])
 
 
 def test_a_crash_between_row_and_checkpoint_loses_nothing(undisturbed, tmp_path, monkeypatch):

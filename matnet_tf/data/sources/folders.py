@@ -28,7 +28,7 @@ _SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 # Why files are left out.
-_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "links to nothing"
+_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "not files, or links to nothing"
 
 
 @dataclasses.dataclass(frozen=True)
