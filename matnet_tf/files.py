@@ -30,6 +30,7 @@ __all__ = [
     "lock_part",
     "locked",
     "open_file",
+    "printable",
     "read_file",
     "read_json",
     "reason_of",
@@ -77,6 +78,11 @@ def read_file(path: str | os.PathLike) -> bytes:
     """Returns the bytes of a file; raises as `open_file` does."""
     with open_file(path, "rb") as file:
         return file.read()
+
+
+def printable(name: str | os.PathLike) -> str:
+    """Returns the name of a file with a mark in place of bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
     """Returns what the function returns for an opened picture file."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with warnings.catch_warnings(), _open(path) as image:
             deep = _deep_mode(image)
             result = None if deep else function(image)
     except Image.UnidentifiedImageError:
@@ -118,6 +119,12 @@ def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
     if deep:
         raise ValueError(f"it has pixels of mode {deep}; expected 8-bit grey or colour")
     return result
+
+
+def _open(path: pathlib.Path) -> Image.Image:
+    # Pillow warns of sizes that it takes, in two lines for programmers; it refuses twice as many.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Image.open(path, formats=_FORMATS)
 
 
 def _deep_mode(image: Image.Image) -> str | None:

@@ -33,7 +33,7 @@ from PIL import Image
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import image_files
-from matnet_tf.files import folder_for_work, read_json, write_whole
+from matnet_tf.files import folder_for_work, printable, read_json, write_whole
 from matnet_tf.imputation import tiling
 from matnet_tf.imputation.tiling import impute_picture
 from matnet_tf.plots.completions import contact_row, contact_sheet
@@ -122,14 +122,14 @@ def _impute_all(
                 _check_name(folder, path.stem, config.num_samples)
                 image, picture, mask = _read(path, missing, shape)
             except ValueError as error:
-                name = _printable(str(path))
+                name = printable(path)
                 progress.write(f"impute: {name} is skipped: {error}", file=sys.stderr)
                 skipped.append({"file": name, "reason": str(error)})
             else:
                 imputation = _impute(loaded, config, path, picture, mask)
                 outputs = _write_outputs(folder, path.stem, imputation, image)
                 if len(rows) < _MOST_ROWS:
-                    rows.append(contact_row(_printable(path.name), *imputation))
+                    rows.append(contact_row(printable(path.name), *imputation))
                 done.append(_describe(path, imputation, shape) | {"outputs": outputs})
             progress.update()
     if not done:
@@ -141,11 +141,6 @@ def _impute_all(
     if len(done) > len(rows):
         print(f"impute: the contact sheet shows the first {len(rows)} images", file=sys.stderr)
     return done, skipped, rows
-
-
-def _printable(name: str) -> str:
-    """A name of a file without the bytes that are no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _check_name(folder: pathlib.Path, stem: str, num_samples: int) -> None:
@@ -200,7 +195,7 @@ def _describe(
     path: pathlib.Path, imputation: _Imputation, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     return {
-        "file": _printable(str(path)),
+        "file": printable(path),
         "size": list(imputation.mask.shape),
         "missing_pixels": int(np.count_nonzero(~imputation.mask)),
         "tiles": len(tiling.plan(imputation.mask, shape[:2])),
