@@ -219,6 +219,9 @@ def reason_of(error: BaseException) -> str:
       error: An error of the system, of TensorFlow or of another library.
     """
     lines = _OPERATION.sub("", str(error)).strip().splitlines()
+    if lines and lines[0].startswith("Graph execution error"):
+        # The message follows the places in the code where the operation was made.
+        lines = [line for line in lines if line and not line[0].isspace()][-1:]
     # TensorFlow puts the system's message last, after a long path.
     words = lines[0].rsplit("; ", 1)[-1] if lines else ""
     return words[:200] or type(error).__name__

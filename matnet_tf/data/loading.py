@@ -75,7 +75,8 @@ class Split:
 
     def identity(self) -> dict[str, Any]:
         """Returns the number of stored images and a digest, to tell one set from another."""
-        return {"count": self.num_images, "digest": self.images.digest()}
+        with self.images.reading():
+            return {"count": self.num_images, "digest": self.images.digest()}
 
     def columns(self, indices: np.ndarray) -> dict[str, list]:
         """What is known of images beside their pixels: `index`, `label`, `class` and `file`.

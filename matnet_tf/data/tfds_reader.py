@@ -35,6 +35,8 @@ _OF_THE_MACHINE = (
     *(MemoryError, PermissionError),
     *(tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError),
 )
+# What TensorFlow raises in the middle of a torn file, and at the end of one that lacks images.
+_TORN = (tf.errors.DataLossError, tf.errors.FailedPreconditionError)
 
 
 class Stored(NamedTuple):
@@ -63,13 +65,15 @@ def in_tfds(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _damage_named(folder: pathlib.Path) -> Iterator[None]:
+def _damage_named(
+    folder: pathlib.Path, kinds: tuple[type[Exception], ...] = (Exception,)
+) -> Iterator[None]:
     """Turns the errors of TFDS, TensorFlow and protobuf about damaged files into one line."""
     try:
         yield
     except _OF_THE_MACHINE:
         raise
-    except Exception as error:
+    except kinds as error:
         raise ValueError(
             f"the data set in {folder} is damaged ({files.reason_of(error)}); prepare it again, "
             f"with matnet prepare --overwrite"
@@ -99,6 +103,9 @@ def builder_of(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
         for split in builder.info.splits.values():
             if split.num_examples and not split.file_instructions:
                 raise ValueError(f"the split {split.name} has no files")
+            for name in sorted(split.filenames):
+                if not (folder / name).is_file():
+                    raise ValueError(f"it lacks the file {name}")
         return builder
 
 
@@ -152,7 +159,8 @@ def read(
     factor = 255 // white if dtype == np.uint8 else 1
     dataset = _dataset(builder, split, {"image"}).skip(part.start).take(part.stop - part.start)
     dataset = _resized(dataset, image_size).map(lambda example: example["image"] * factor)
-    return Stored(StreamedImages(dataset, part.stop - part.start))
+    reading = functools.partial(_damage_named, folder, _TORN)
+    return Stored(StreamedImages(dataset, part.stop - part.start, reading))
 
 
 def split_size(folder: pathlib.Path, split: str) -> int:

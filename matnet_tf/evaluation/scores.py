@@ -265,7 +265,7 @@ def _measure(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Scores the chosen images; returns the scores and the seconds that they took."""
     parts, position, started = [], 0, time.monotonic()
-    with image_progress("score", len(chosen)) as progress:
+    with image_progress("score", len(chosen)) as progress, split.images.reading():
         for x in split.evaluation_dataset(config.batch_size, chosen):
             seed, _ = batch_seeds(config.seed, position)
             parts.append(image_scores(model, x, config.num_samples, seed, config.chunk or None))

@@ -72,6 +72,7 @@ def train(
     check_workdir(workdir, experiment, identity)
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.translate_lost_worker(worker))
+        stack.enter_context(split.images.reading())
         # Data and model come before the directory: if they fail, nothing is left behind.
         with strategy.scope():
             model = build_model(experiment)

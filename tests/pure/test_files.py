@@ -134,6 +134,10 @@ def test_reasons_of_errors_are_one_short_line():
         "{{function_node __wrapped__SaveV2}} /a/b.tmp; No space left on device [Op:SaveV2]": (
             "No space left on device"
         ),
+        (
+            "Graph execution error:\n\nDetected at node A defined at (most recent call last):\n"
+            "  File b.py, line 1\n\ntruncated record at 9\n\t [[{{node A}}]] [Op:__inference_1]"
+        ): "truncated record at 9",
         "not an image\nsecond line": "not an image",
         "x" * 300: "x" * 200,
         "": "ValueError",
