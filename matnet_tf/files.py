@@ -18,8 +18,9 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import filelock
@@ -34,12 +35,15 @@ __all__ = [
     "read_file",
     "read_json",
     "reason_of",
+    "remove_abandoned",
     "unlock_part",
+    "workspace",
     "write_whole",
 ]
 
 # What file systems without locks answer.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+_LOCK = ".lock"  # Ends the name of the file that says that a workspace is in use.
 # TensorFlow's messages contain the name of the operation.
 _OPERATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
 
@@ -154,6 +158,55 @@ def folder_for_work(path: pathlib.Path) -> Iterator[None]:
         if created:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def workspace(directory: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
+    """Makes a temporary folder in a directory and removes it at the end.
+
+    The directory is removed too if it did not exist before and stays empty. A lock file beside the
+    folder, which the system unlocks when the process ends, tells `remove_abandoned` that the folder
+    is in use.
+
+    Args:
+      directory: The directory.
+      prefix: How the name of the folder begins; the rest is random.
+    """
+    existed = directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{prefix}{secrets.token_hex(8)}"
+    lock_file = path.with_suffix(_LOCK)
+    try:
+        with locked(lock_file):
+            path.mkdir()
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lock_file.unlink()
+        if not existed:
+            with contextlib.suppress(OSError):  # It is not empty.
+                directory.rmdir()
+
+
+def remove_abandoned(
+    directory: pathlib.Path, prefix: str, first: Callable[[pathlib.Path], None] = lambda path: None
+) -> None:
+    """Removes the workspaces of killed processes; those of running ones stay.
+
+    Args:
+      directory: The directory.
+      prefix: As in `workspace`.
+      first: Called with each folder before it is removed.
+    """
+    for lock_file in directory.glob(f"{prefix}*{_LOCK}"):
+        path = lock_file.with_suffix("")
+        # A folder in use raises filelock.Timeout, an OSError; another user's, a PermissionError.
+        with contextlib.suppress(OSError), locked(lock_file, timeout=0) as held:
+            if held:
+                first(path)
+                shutil.rmtree(path, ignore_errors=True)
+                lock_file.unlink()
 
 
 @contextlib.contextmanager

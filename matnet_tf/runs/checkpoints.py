@@ -62,13 +62,13 @@ class Checkpoints:
         # is copied before the one that writes does so alone.
         metric = model.bound_metric.sums
         self._metric = [tf.Variable(v.numpy(), trainable=False) for v in metric]
-        self._checkpoint = tf.train.Checkpoint(
-            variables=self._by_path(),
-            averages={_key(path): v for path, v in self.averages.variables.items()},
-            seconds=self.seconds,
-            rate_factor=self.rate_factor,
-            format_version=tf.Variable(FORMAT_VERSION, dtype=tf.int64),
-        )
+        self._parts = {
+            "variables": self._by_path(),
+            "averages": {_key(path): v for path, v in self.averages.variables.items()},
+            "seconds": self.seconds,
+            "rate_factor": self.rate_factor,
+            "format_version": tf.Variable(FORMAT_VERSION, dtype=tf.int64),
+        }
         self._folder = pathlib.Path(workdir) / "checkpoints"
         self._unreadable: list[int] = []  # Steps of the checkpoints that `restore` passed over.
         self._in_streak: int | None = None  # Step of the one that the next one replaces.
@@ -76,7 +76,8 @@ class Checkpoints:
     @functools.cached_property
     def _manager(self) -> tf.train.CheckpointManager:
         """Writes checkpoints and deletes none: `_delete_old` chooses."""
-        return tf.train.CheckpointManager(self._checkpoint, str(self._folder), None)
+        checkpoint = tf.train.Checkpoint(**self._parts)
+        return tf.train.CheckpointManager(checkpoint, str(self._folder), None)
 
     def _by_path(self) -> dict[str, tf.Variable]:
         """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
@@ -180,26 +181,36 @@ class Checkpoints:
         Raises:
           ValueError: If there are checkpoints and none is readable.
         """
-        paths, self._unreadable = self._paths(), []
-        if step is not None:
-            paths = {step: paths[step]} if step in paths else {}
-        for number, path in reversed(paths.items()):
+        tried, self._unreadable = set(), []
+        # A training beside may replace checkpoints meanwhile, so they are listed again each time.
+        while paths := {
+            number: path
+            for number, path in self._paths().items()
+            if number not in tried and step in (None, number)
+        }:
+            number, path = max(paths.items())
+            tried.add(number)
             try:
                 self._read(path)
             # A damaged file raises almost anything: OpError, IndexError, AssertionError.
             except Exception as error:
-                print(
-                    f"checkpoint {path} is not readable ({reason_of(error)}); trying the one "
-                    f"before it",
-                    file=sys.stderr,
-                )
-                self._unreadable.append(number)
+                self._pass_over(number, path, error)
                 continue
             self._in_streak = self._step_in_streak()
             return int(self.model.step.numpy())
-        if paths:
+        if tried:
             raise ValueError(f"no checkpoint in {self._folder} is readable")
         return 0
+
+    def _pass_over(self, number: int, path: str, error: Exception) -> None:
+        """Says that a checkpoint is not readable, unless a training deletes it for a newer one."""
+        if number not in self._paths():
+            return
+        print(
+            f"checkpoint {path} is not readable ({reason_of(error)}); trying the one before it",
+            file=sys.stderr,
+        )
+        self._unreadable.append(number)
 
     def _read(self, path: str) -> None:
         for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
@@ -211,7 +222,8 @@ class Checkpoints:
             raise ValueError(
                 f"it has format version {version}, this package reads {FORMAT_VERSION}"
             )
-        self._checkpoint.restore(path).assert_consumed()
+        # A new object each time: one that failed to restore remembers the files for later.
+        tf.train.Checkpoint(**self._parts).restore(path).assert_consumed()
         for copy, variable in zip(self._metric, self.model.bound_metric.sums, strict=True):
             variable.assign(copy)
 

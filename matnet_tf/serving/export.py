@@ -13,7 +13,7 @@ import sys
 
 import tensorflow as tf
 
-from matnet_tf.files import reason_of
+from matnet_tf.files import reason_of, remove_abandoned, workspace
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.runs.models import LoadedRun, load_run
 from matnet_tf.runs.workdir import source_commit
@@ -25,6 +25,8 @@ from matnet_tf.tracing import without_autograph
 from matnet_tf.version import __version__
 
 __all__ = ["export", "save"]
+
+_WORKSPACE = ".writing_"
 
 
 @without_autograph
@@ -52,14 +54,12 @@ def export(workdir: str | os.PathLike, weights: str = "auto", max_image_samples:
     loaded = load_run(workdir, weights)
     most = max_image_samples or most_image_samples(loaded.model)
     folder = pathlib.Path(workdir) / "export"
-    folder.mkdir(exist_ok=True)
-    temporary = folder / f".writing.{os.getpid()}"
-    try:
-        save(loaded.model, temporary, most)
-        _write_extra(temporary / "assets.extra", pathlib.Path(workdir), loaded, most)
-        return str(_publish(temporary, folder))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    remove_abandoned(folder, _WORKSPACE)
+    with workspace(folder, _WORKSPACE) as temporary:
+        version = temporary / "version"
+        save(loaded.model, version, most)
+        _write_extra(version / "assets.extra", pathlib.Path(workdir), loaded, most)
+        return str(_publish(version, folder))
 
 
 def save(model: ElboModel, path: str | os.PathLike, max_image_samples: int = 0) -> None:

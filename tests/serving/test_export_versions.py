@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from matnet_tf import files
 from matnet_tf.config import Experiment, ModelConfig, Scale, TrainConfig
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.models import build_model
@@ -115,7 +116,13 @@ def test_versions_increase_and_nothing_else_is_left(workdir, quick_save):
     (workdir / "export" / "9").mkdir(parents=True)
     assert export.export(workdir) == str(workdir / "export" / "10")
     assert export.export(workdir) == str(workdir / "export" / "11")
-    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11"}
+    # What a killed export leaves goes with the next; what a running one writes stays.
+    (workdir / "export" / ".writing_killed" / "version").mkdir(parents=True)
+    (workdir / "export" / ".writing_killed.lock").touch()
+    with files.workspace(workdir / "export", ".writing_") as running:
+        assert export.export(workdir) == str(workdir / "export" / "12")
+        assert running.exists()
+    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11", "12"}
 
 
 def test_a_version_of_another_process_is_not_touched(tmp_path, monkeypatch):
@@ -142,7 +149,7 @@ def test_a_failed_export_leaves_nothing(workdir, monkeypatch):
     monkeypatch.setattr(export, "save", full)
     with pytest.raises(OSError, match="No space left"):
         export.export(workdir)
-    assert list((workdir / "export").iterdir()) == []
+    assert not (workdir / "export").exists()
 
 
 def test_a_work_directory_without_a_checkpoint_is_an_error(workdir):

@@ -136,6 +136,27 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert kept == (["mine"] if damage is put_a_folder_in_its_place else [])
 
 
+def test_a_run_is_loaded_while_its_training_replaces_the_checkpoints(
+    undisturbed, tmp_path, monkeypatch, capsys
+):
+    run = shutil.copytree(undisturbed[0], tmp_path / "run")
+    load, moved = tf.train.load_checkpoint, []
+
+    def replaced(path):  # Once its version has been read, the newest gives way to a newer one.
+        reader = load(path)
+        reader.get_tensor("format_version/.ATTRIBUTES/VARIABLE_VALUE")
+        if len(moved) < 2:
+            old = pathlib.Path(path).name.removeprefix("ckpt-")
+            moved.append(str(int(old) + 10))
+            for part in pathlib.Path(path).parent.glob(f"ckpt-{old}.*"):
+                part.rename(part.with_name(part.name.replace(f"-{old}.", f"-{moved[-1]}.")))
+        return reader
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", replaced)
+    assert load_run(run, "raw").step == 12 and moved == ["22", "32"]
+    assert "not readable" not in capsys.readouterr().err
+
+
 def test_a_crash_between_row_and_checkpoint_loses_nothing(undisturbed, tmp_path, monkeypatch):
     save = tf.train.CheckpointManager.save
 
