@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import config, flags
+from matnet_tf import config, flags, interrupts
 from matnet_tf.cli import sentences
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
@@ -31,7 +31,6 @@ __all__ = ["PROGRAMS", "Program", "main"]
 
 _STARTED = time.monotonic()  # --train.max_seconds includes the import of TensorFlow.
 _USAGE_ERROR = 2
-_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
 
 _WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints and results")
 _RUN = dataclasses.replace(_WORKDIR, check=config_path)  # A work directory that exists already.
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
-      is reported in one line; 130 after an interrupt.
+      is reported in one line; `interrupts.STATUS` after an interrupt.
     """
     first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first in PROGRAMS:
@@ -106,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a program, calls it, and reports its errors in one line."""
+    try:
+        with interrupts.raised():
+            return _call(name, arguments)
+    except KeyboardInterrupt:
+        print(f"matnet {name}: interrupted", file=sys.stderr)
+        return interrupts.STATUS
+
+
+def _call(name: str, arguments: Sequence[str]) -> int:
     program, debug = PROGRAMS[name], False
     try:
         if {"--help", "-help", "-h", "--help_all"} & set(arguments):
@@ -117,6 +125,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         debug = keywords.pop("debug")
         return program.main(*values, **keywords) or 0
     except Exception as error:
+        if interrupts.came():  # A library has made another error of it.
+            raise KeyboardInterrupt from None
         if (line := flags.one_line(error)) is None:
             raise
         if debug:
@@ -124,9 +134,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         line = flags.as_typed(line, program.tree)
         print(f"matnet {name}: error: {line}", file=sys.stderr)
         return getattr(error, "exit_status", _USAGE_ERROR)
-    except KeyboardInterrupt:
-        print(f"matnet {name}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
 
 
 def _report(record: dict[str, Any], as_json: bool, sentence: Callable, *arguments: Any) -> None:
@@ -233,7 +240,7 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
 
     Without --preset or a network (--model.scales), the model is made to suit the data. A finished
     run goes on with a larger --train.steps. Exit status: 0 when the run is complete, 2 after an
-    error, 75 if SIGTERM ended it early.
+    error, 75 if SIGTERM or SIGHUP ended it early.
     """
     del model_size  # `_experiment` has used it.
     with importing():

@@ -55,7 +55,7 @@ def train(
     Returns:
       record: `step`, `seconds` (all sessions), `images_per_second` (this session), `elbo` (nats,
       mean over the last checkpoint interval), `skipped`, `rollbacks` (how often it went back to a
-      checkpoint) and `interrupted` (whether SIGTERM ended it).
+      checkpoint) and `interrupted` (whether a signal ended it).
 
     Raises:
       ValueError: If data or devices are missing or do not fit, the directory is in use or belongs

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -63,9 +64,9 @@ def test_a_run_leaves_its_config_rows_and_checkpoints(undisturbed):
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_weights_and_rows(
     undisturbed, tmp_path, monkeypatch, capfd
 ):
-    for stop in (4, 6):
+    for stop, number in ((4, signal.SIGTERM), (6, signal.SIGHUP)):
         with monkeypatch.context() as patch:
-            interrupt_at(patch, stop)
+            interrupt_at(patch, stop, number)
             record = train.train(tiny(), tmp_path)
         assert record["interrupted"] and record["step"] == stop
     record = train.train(tiny(), tmp_path)
