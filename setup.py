@@ -23,7 +23,7 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["matnet_tf", "matnet_tf.*"]),
     package_data={"matnet_tf": ["presets/*"]},
-    entry_points={"console_scripts": ["matnet=matnet_tf.cli:main"]},
+    entry_points={"console_scripts": ["matnet=matnet_tf.__main__:main"]},
     # Programs and documents were run at the lower ends as well as with constraints.txt, the set
     # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
     install_requires=[

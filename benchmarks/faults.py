@@ -169,7 +169,7 @@ def check(folder: pathlib.Path, expected: dict) -> None:
     different = [k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k)]
     if different:
         raise Lost(f"differs from the undisturbed run: {', '.join(sorted(different)[:10])}")
-    patterns = ("**/*.tmp", "**/.preparing_*", "**/*_temp")
+    patterns = ("**/*.tmp", "**/.preparing_*", "**/.writing_*", "**/*_temp")
     left = [str(path) for pattern in patterns for path in folder.glob(pattern)]
     if left:
         raise Lost(f"left behind: {', '.join(left)}")

@@ -51,7 +51,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE = 120  # Seconds, for a case that takes a few on a free core.
 STATUSES = {"impute": (0, 1, 2), "train": (0, 2, 75)}
 _DETAILS = re.compile(r"[0-9]+|/[^ ]*|'[^']*'")
-TEMPORARY = ("**/*.tmp", "**/.preparing_*", "**/*_temp", "**/*.part")
+TEMPORARY = ("**/*.tmp", "**/.preparing_*", "**/.writing_*", "**/*_temp", "**/*.part")
 
 
 class Outcome:

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import config, flags
+from matnet_tf import config, flags, interrupts
 from matnet_tf.cli import sentences
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
@@ -32,7 +32,6 @@ __all__ = ["PROGRAMS", "Program", "main"]
 
 _STARTED = time.monotonic()  # --train.max_seconds includes the import of TensorFlow.
 _USAGE_ERROR = 2
-_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
 
 _WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints and results")
 _RUN = dataclasses.replace(_WORKDIR, check=config_path)  # A work directory that exists already.
@@ -88,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
-      is reported in one line; 130 after an interrupt.
+      is reported in one line; `interrupts.STATUS` after an interrupt.
     """
     if arguments is None and not sys.warnoptions:
         warnings.simplefilter("ignore")  # They are about the code of libraries.
@@ -109,6 +108,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a program, calls it, and reports its errors in one line."""
+    try:
+        with interrupts.raised():
+            return _call(name, arguments)
+    except KeyboardInterrupt:
+        print(f"matnet {name}: interrupted", file=sys.stderr)
+        return interrupts.STATUS
+
+
+def _call(name: str, arguments: Sequence[str]) -> int:
     program, debug = PROGRAMS[name], False
     try:
         if {"--help", "-help", "-h", "--help_all"} & set(arguments):
@@ -123,6 +131,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
+        if interrupts.came():  # A library has made another error of it.
+            raise KeyboardInterrupt from None
         if (line := flags.one_line(error)) is None:
             raise
         if debug:
@@ -130,9 +140,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         line = flags.as_typed(line, program.tree)
         print(f"matnet {name}: error: {line}", file=sys.stderr)
         return getattr(error, "exit_status", _USAGE_ERROR)
-    except KeyboardInterrupt:
-        print(f"matnet {name}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
 
 
 def _report(record: dict[str, Any], as_json: bool, sentence: Callable, *arguments: Any) -> None:
@@ -244,7 +251,7 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
 
     Without --preset or a network (--model.scales), the model is made to suit the data. A finished
     run goes on with a larger --train.steps. Exit status: 0 when the run is complete, 2 after an
-    error, 75 if SIGTERM ended it early.
+    error, 75 if SIGTERM or SIGHUP ended it early.
     """
     del model_size  # `_experiment` has used it.
     with importing():
@@ -372,10 +379,20 @@ def impute(
     return 1 if record["skipped"] else 0
 
 
-@_program(_RUN, _WEIGHTS)
-def export(workdir: str, weights: str) -> None:
+@_program(
+    _RUN,
+    _WEIGHTS,
+    Flag(
+        "max_image_samples",
+        "most images times samples of a request; 0 is 10000, or as many images as fill 64 MiB",
+        *(0, int),
+    ),
+)
+def export(workdir: str, weights: str, max_image_samples: int) -> None:
     """Exports a trained model as a SavedModel and prints its path."""
+    if not 0 <= max_image_samples < 2**31:
+        raise ValueError(f"--max_image_samples must lie in [0, 2^31); got {max_image_samples}")
     with importing():
         from matnet_tf.serving import export as exporting
 
-    print(exporting.export(workdir, weights=weights))
+    print(exporting.export(workdir, weights, max_image_samples))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from matnet_tf import interrupts
 from matnet_tf.registration import check_backend
 
 __all__ = ["importing"]
@@ -29,7 +30,7 @@ def importing() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     gc.disable()
     try:
-        with contextlib.nullcontext() if chosen else _silent_stderr():
+        with interrupts.at_once(), contextlib.nullcontext() if chosen else _silent_stderr():
             yield
             if "tensorflow" in sys.modules:
                 # TensorFlow looks for a GPU when devices are first asked for.
@@ -52,6 +53,7 @@ def _silent_stderr() -> Iterator[None]:
         return
     with tempfile.TemporaryFile() as aside, contextlib.closing(os.fdopen(kept, "wb", 0)) as stderr:
         sys.stderr.flush()
+        interrupts.show_on(stderr.fileno())
         os.dup2(aside.fileno(), 2)
         try:
             yield
@@ -62,3 +64,4 @@ def _silent_stderr() -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(stderr.fileno(), 2)
+            interrupts.show_on(2)

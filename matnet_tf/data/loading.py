@@ -80,7 +80,8 @@ class Split:
 
         `tiles_of` is there too if the images are tiles.
         """
-        found = {"count": self.num_images, "digest": self.images.digest()}
+        with self.images.reading():
+            found = {"count": self.num_images, "digest": self.images.digest()}
         return found | ({"tiles_of": list(self.tiles_of)} if self.tiles_of else {})
 
     def columns(self, indices: np.ndarray) -> dict[str, list]:

@@ -79,7 +79,9 @@ def cluster(
             f"k-means needs at least as many images as clusters, {number}; got {len(chosen)}"
         )
     loaded = load_run(workdir, config.weights)
-    encoded = _encode(loaded.model, split.evaluation_dataset(_BATCH, chosen), len(chosen), config)
+    with split.images.reading():
+        images = split.evaluation_dataset(_BATCH, chosen)
+        encoded = _encode(loaded.model, images, len(chosen), config)
     labels = _labels(split, chosen)
     baselines = {name: _kmeans(points, number, config.seed) for name, points in encoded.points()}
     record = _settings(config, loaded, run.data.name, split, len(chosen))

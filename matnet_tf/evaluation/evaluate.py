@@ -249,6 +249,7 @@ def _measure(
     with (
         BatchFiles(folder, -(-len(chosen) // size)) as results,
         image_progress("evaluate", len(chosen), results.num_images()) as progress,
+        split.images.reading(),
     ):
         while missing := results.missing():
             wanted = np.concatenate([chosen[n * size : (n + 1) * size] for n in missing])

@@ -92,7 +92,7 @@ def bound_settings(
     noise = "uniform" if split.dequantized else "none"
     return {
         "data": name,
-        "data_digest": split.images.digest(),
+        "data_digest": split.identity()["digest"],
         "split": config.split,
         "images": {
             "count": count,

@@ -34,7 +34,7 @@ from PIL import Image
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import image_files
-from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, printable, read_json, write_whole
 from matnet_tf.imputation import tiling
 from matnet_tf.imputation.tiling import impute_picture
 from matnet_tf.plots.completions import contact_row, contact_sheet
@@ -127,16 +127,16 @@ def _impute_all(
                 _check_name(folder, path.stem, config.num_samples)
                 image, picture, mask = _read(path, missing, shape)
             except ValueError as error:
-                name = _printable(str(path))
+                name = printable(path)
                 progress.write(f"impute: {name} is skipped: {error}", file=sys.stderr)
                 skipped.append({"file": name, "reason": str(error)})
             else:
                 if not note and (note := _unlike(mask.shape, shape, tiles_of)):
-                    progress.write(f"impute: {_printable(str(path))} {note}", file=sys.stderr)
+                    progress.write(f"impute: {printable(path)} {note}", file=sys.stderr)
                 imputation = _impute(loaded, config, path, picture, mask)
                 outputs = _write_outputs(folder, path.stem, imputation, image)
                 if len(rows) < _MOST_ROWS:
-                    rows.append(contact_row(_printable(path.name), *imputation))
+                    rows.append(contact_row(printable(path.name), *imputation))
                 done.append(_describe(path, imputation, shape) | {"outputs": outputs})
             progress.update()
     if not done:
@@ -148,11 +148,6 @@ def _impute_all(
     if len(done) > len(rows):
         print(f"impute: the contact sheet shows the first {len(rows)} images", file=sys.stderr)
     return done, skipped, rows
-
-
-def _printable(name: str) -> str:
-    """A name of a file without the bytes that are no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _check_name(folder: pathlib.Path, stem: str, num_samples: int) -> None:
@@ -226,7 +221,7 @@ def _describe(
     path: pathlib.Path, imputation: _Imputation, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     return {
-        "file": _printable(str(path)),
+        "file": printable(path),
         "size": list(imputation.mask.shape),
         "missing_pixels": int(np.count_nonzero(~imputation.mask)),
         "tiles": len(tiling.plan(imputation.mask, shape[:2])),
@@ -307,13 +302,15 @@ def _write_record(folder: pathlib.Path, record: dict[str, Any], sheet: np.ndarra
 def _remove_surplus(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Removes completions of the same images by an earlier run that made more of them."""
     try:
-        earlier = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        earlier = read_json(folder / _RECORD)
         stems = {pathlib.Path(image["file"]).stem for image in earlier["images"]}
         most = int(earlier["num_samples"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # There is no earlier record, or it was not written here.
     now = {pathlib.Path(image["file"]).stem for image in record["images"]}
-    for stem in stems & now:
-        for k in range(record["num_samples"] + 1, most + 1):
-            if f"{stem}_{k}" not in now:  # That file may be an input in this folder.
-                (folder / f"{stem}_{k}.png").unlink(missing_ok=True)
+    for path in list(folder.glob("*_*.png")):
+        stem, _, k = path.stem.rpartition("_")
+        number = int(k) if k.isdecimal() else 0
+        surplus = k == str(number) and record["num_samples"] < number <= most
+        if surplus and stem in stems & now and path.stem not in now:  # It may be an input here.
+            path.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ def this_worker() -> Worker:
         cluster, task = config.get("cluster", {}), config.get("task", {})
         counts = {kind: len(addresses) for kind, addresses in cluster.items()}
         kind, index = task.get("type", "worker"), int(task.get("index", 0))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"TF_CONFIG must read like {_CONFIG}; got {text[:200]!r}") from None
     if not counts:
         return Worker()

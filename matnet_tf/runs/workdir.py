@@ -13,6 +13,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -25,7 +26,14 @@ import filelock
 
 from matnet_tf.config import Experiment
 from matnet_tf.config.serialization import differences, from_dict, to_dict
-from matnet_tf.files import config_path, locked, write_whole
+from matnet_tf.files import (
+    config_path,
+    locked,
+    open_file,
+    read_file,
+    read_json,
+    write_whole,
+)
 from matnet_tf.version import __version__
 
 __all__ = [
@@ -133,7 +141,7 @@ def hold_workdir(workdir: str | os.PathLike) -> Iterator[None]:
     path = pathlib.Path(workdir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Read first: filelock 3 empties the file, even if another process holds it.
-    holder = path.read_text(errors="replace").strip() if path.exists() else ""
+    holder = read_file(path).decode(errors="replace").strip() if path.exists() else ""
     with contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(locked(path, timeout=0))
@@ -145,8 +153,9 @@ def hold_workdir(workdir: str | os.PathLike) -> Iterator[None]:
                 f"matnet train there",
                 flush=True,
             )
-        with contextlib.suppress(OSError):  # It only serves the message above.
-            path.write_text(f"process {os.getpid()} of {socket.gethostname()}\n")
+        # It only serves the message above.
+        with contextlib.suppress(OSError), open_file(path, "w") as file:
+            file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
         yield
 
 
@@ -206,9 +215,9 @@ def _record(workdir: str | os.PathLike) -> dict[str, Any]:
     """Reads config.json."""
     path = config_path(workdir)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         version, _ = record["format_version"], record["experiment"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a config written by matnet train: {error!r}") from None
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -226,13 +235,13 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
     path = pathlib.Path(workdir) / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
+        with open_file(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
         rows = [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
-        if all("step" in row for row in rows):
+        if all(row.get("step", math.nan).is_integer() for row in rows):
             return rows
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, csv.Error):
         pass
     raise ValueError(f"{path} is not a file that matnet train wrote; move it away to continue")
 

@@ -301,7 +301,8 @@ def test_outputs_of_an_earlier_run_are_replaced_and_no_surplus_is_left(run, tmp_
     assert set(before) - set(names(out)) == {"good_3.png", "good_4.png"}
     expected = impute_picture(FakeModel(), picture_of((8, 8)), MASK, 2, seed=1)
     np.testing.assert_array_equal(read(out / "good_2.png"), expected[1])
-    for text in ("{", "[]", "{}", '{"images": [{"file": "good.png"}]}'):  # Not ours.
+    images = '"images": [{"file": "good.png"}]'
+    for text in ("{", "[]", "{}", f"{{{images}}}", f'{{{images}, "num_samples": 1e15}}'):
         (out / "imputations.json").write_text(text)
         record = impute_files(run, file, HOLE, out)
         assert json.loads((out / "imputations.json").read_text()) == record

@@ -25,7 +25,7 @@ ROWS = [
         "layers",
         "distributions data",
         "flags",
-        "config files progress registration tracing version",
+        "config files interrupts progress registration tracing version",
     )
 ]
 # Third parties that only some folders import.
@@ -44,6 +44,7 @@ QUICK = {
     "flags",
     "config",
     "files",
+    "interrupts",
     "registration",
     "version",
 }  # To load.

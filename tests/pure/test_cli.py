@@ -5,13 +5,14 @@
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 import warnings
 
 import pytest
 
-from matnet_tf import cli
+from matnet_tf import cli, interrupts
 from matnet_tf.cli import programs
 from matnet_tf.config import TrainConfig
 from matnet_tf.version import __version__
@@ -72,6 +73,51 @@ def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, cap
     monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (programs._DEBUG,)))
     assert cli.main() == 0
     assert capsys.readouterr() == ("", "")
+
+
+INTERRUPTED = """
+import signal
+from matnet_tf import interrupts
+interrupts.end_at_once("matnet prog")
+try:
+    with interrupts.raised():
+        with interrupts.at_once():
+            pass
+        signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("cleaned", interrupts.came(), flush=True)
+signal.raise_signal(signal.SIGINT)
+print("went on")
+"""
+
+
+def test_an_interrupt_is_raised_in_the_work_and_ends_the_process_after_it():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    expected = (130, "cleaned True\n", "matnet prog: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+    ignored = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN){INTERRUPTED}"
+    done = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_an_interrupt_inside_an_import_ends_the_process_in_one_line(tmp_path):
+    swallow = "import time\nprint('here', flush=True)\ntry:\n    time.sleep(60)\n"
+    swallow += "except BaseException:\n    time.sleep(60)\n"
+    (tmp_path / "tensorflow_datasets.py").write_text(swallow)
+    command = [sys.executable, "bin/prepare", "--data.name=mnist", "--source=x"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, **options) as process:
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "matnet prepare: interrupted\n")
+
+
+def test_an_interrupt_that_became_another_error_is_one_still(monkeypatch, capsys):
+    monkeypatch.setattr(interrupts, "_came", True)
+    assert run(monkeypatch, stumble(ZeroDivisionError())) == 130
+    assert capsys.readouterr().err == "matnet prog: interrupted\n"
 
 
 def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):

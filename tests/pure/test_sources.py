@@ -3,8 +3,11 @@
 """Readers of source files: good files give the right images, damaged ones are named."""
 
 import functools
+import gzip
+import struct
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -175,6 +178,22 @@ def test_faults_of_idx_files_are_named(tmp_path):
     assert_faults_are_named(read_mnist, mnist_files, faults, tmp_path)
 
 
+def test_a_file_that_unpacks_to_more_than_its_header_announces_takes_no_memory(tmp_path):
+    folder = mnist_files(tmp_path / "mnist")
+    for announced, message in (
+        (13, "is too long: its header .* there are more"),
+        (2**32 - 1, "is trunc"),
+    ):
+        path = folder / "train-images-idx3-ubyte.gz"
+        header = struct.pack(">4I", 0x803, announced, 28, 28)
+        path.write_bytes(gzip.compress(header + bytes(2**26 if announced == 13 else 784), 1))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            read_mnist(folder)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+        tracemalloc.stop()
+
+
 def test_faults_of_amat_files_are_named(tmp_path):
     def replace(old, new):
         def damage(folder):
@@ -217,9 +236,11 @@ def test_faults_of_chardata_are_named(tmp_path):
         (change(testtargetchar=np.full([1, 7], 56.0)), r"testtargetchar must lie in \[0, 55\]"),
         (change(data=np.full([784, 13], np.nan)), r"data must lie in \[0, 1\]; got nan to nan"),
         (change(data=np.full([784, 13], 1j)), "data must be an array of real numbers; got complex"),
-        (change(target=scipy.sparse.eye(50, 13)), "target must be an array of real .* got csc_"),
-        (change(target=np.full([50, 13], "a", object)), "target must be an array of real .* obj"),
-        (lambda f: cut(f / "chardata.mat", 2000), "chardata.mat is damaged or not a MATLAB file"),
+        (change(target=scipy.sparse.eye(50, 13)), "target must be an array of real .* got sparse"),
+        (change(target=np.full([50, 13], "a", object)), "target must be an array of real .* cell"),
+        (lambda f: cut(f / "chardata.mat", 100), "chardata.mat is damaged or not a MATLAB file"),
+        (lambda f: cut(f / "chardata.mat", 2000), "lacks the key target, .*is it truncated"),
+        (lambda f: cut(f / "chardata.mat", -50), "chardata.mat is damaged or not a MATLAB file"),
         (lambda f: (f / "chardata.mat").unlink(), "lacks chardata.mat"),
     ]
     assert_faults_are_named(read_chardata, chardata_file, faults, tmp_path)
@@ -303,7 +324,7 @@ def test_what_is_no_picture_is_left_out_and_counted(tmp_path):
     assert left == {
         "left out: 2 hidden",
         "left out: 2 of other kinds",
-        "left out: 1 links to nothing",
+        "left out: 1 not files, or links to nothing",
     }
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from matnet_tf.config.validation import require
 from matnet_tf.data import image_files
 from matnet_tf.data.sources.base import Source
+from matnet_tf.files import printable
 
 __all__ = ["read_folder"]
 
@@ -31,7 +32,7 @@ _SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 # Why files are left out.
-_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "links to nothing"
+_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "not files, or links to nothing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,7 @@ class _Files:
 
     def name_of(self, path: pathlib.Path) -> str:
         """The file's name within the split, with slashes."""
-        name = path.relative_to(self.root).as_posix()
-        return os.fsencode(name).decode("utf-8", "replace")
+        return printable(path.relative_to(self.root).as_posix())
 
     def class_of(self, path: pathlib.Path) -> str:
         """The first folder on the way to the file; empty if it lies in the split's own."""
@@ -93,7 +93,7 @@ def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop:
     return Source(
         "image_folder",
         "1.0.0",
-        f"Images of {folder.name}.",
+        f"Images of {printable(folder.name)}.",
         shape,
         {"label": classes} if classes else {},
         {name: _Examples(files, shape, classes, crop) for name, files in splits.items()},
@@ -256,7 +256,7 @@ def _notes(
     notes.append(f"classes: {', '.join(name or '(none)' for name in classes) or 'none'}")
     for reason, paths in left_out.items():
         if paths:
-            shown = ", ".join(os.fspath(p.relative_to(folder)) for p in paths[:3])
+            shown = ", ".join(printable(p.relative_to(folder)) for p in paths[:3])
             more = ", ..." if len(paths) > 3 else ""
             notes.append(f"left out: {len(paths)} {reason} ({shown}{more})")
     return (*notes, *resized)
