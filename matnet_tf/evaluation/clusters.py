@@ -35,6 +35,7 @@ from matnet_tf.files import write_whole
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.plots.classes import write_class_figures
 from matnet_tf.progress import image_progress
+from matnet_tf.runs import devices
 from matnet_tf.runs.models import LoadedRun, load_run
 from matnet_tf.runs.workdir import read_unconditional
 from matnet_tf.tracing import without_autograph
@@ -79,7 +80,7 @@ def cluster(
             f"k-means needs at least as many images as clusters, {number}; got {len(chosen)}"
         )
     loaded = load_run(workdir, config.weights)
-    with split.images.reading():
+    with split.images.reading(), devices.tensor_float_32(False):
         images = split.evaluation_dataset(_BATCH, chosen)
         encoded = _encode(loaded.model, images, len(chosen), config)
     labels = _labels(split, chosen)
@@ -194,7 +195,9 @@ def _settings(
     settings = bound_settings(
         EvaluateConfig(batch_size=_BATCH, **shared), loaded, name, split, count
     )
-    unused = ["chunk"] if loaded.experiment.model.mixture_components else ["chunk", "num_samples"]
+    unused = {"chunk", "jit_compile"}
+    if not loaded.experiment.model.mixture_components:
+        unused.add("num_samples")
     return {name: value for name, value in settings.items() if name not in unused}
 
 

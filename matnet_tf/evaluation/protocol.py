@@ -109,6 +109,7 @@ def bound_settings(
         "seed": config.seed,
         "batch_size": config.batch_size,
         "chunk": config.chunk or loaded.model.samples_per_pass,
+        "tf32": config.tf32 and bool(tf.config.list_physical_devices("GPU")),
         "jit_compile": compiles_bounds(),  # XLA draws other noise for the same seed.
         "package_version": __version__,
         "commit": source_commit(),

@@ -43,6 +43,7 @@ from matnet_tf.files import folder_for_work, open_file, read_json, write_whole
 from matnet_tf.model.bounds import bits_per_dim
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.progress import image_progress
+from matnet_tf.runs import devices
 from matnet_tf.runs.models import load_run
 from matnet_tf.runs.workdir import read_unconditional
 from matnet_tf.tracing import without_autograph
@@ -158,7 +159,8 @@ def score(
     record = bound_settings(config, loaded, run.data.name, split, len(chosen))
     others = _comparable(inliers, record, run.model.num_levels) if inliers else None
     with folder_for_work(path.parent):
-        values, seconds = _measure(loaded.model, split, chosen, config)
+        with devices.tensor_float_32(config.tf32):
+            values, seconds = _measure(loaded.model, split, chosen, config)
         record |= {"seconds": seconds, "scores": str(path)}
         if others:
             record |= {"inliers": os.fspath(inliers), "auroc": _auroc(values, others)}

@@ -26,6 +26,7 @@ __all__ = [
     "WorkerLost",
     "local_strategy",
     "strategy_for",
+    "tensor_float_32",
     "this_worker",
     "translate_lost_worker",
 ]
@@ -206,3 +207,14 @@ def translate_lost_worker(worker: Worker) -> Iterator[None]:
             f"worker {worker.index} of {worker.count}: another worker of the job is gone, or "
             f"cannot be reached; start all of them again, and they resume"
         ) from None
+
+
+@contextlib.contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Lets GPUs multiply in TF32 inside a with statement, or in float32 only; CPUs never do."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

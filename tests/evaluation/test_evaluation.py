@@ -34,6 +34,7 @@ RECORD_FIELDS = {
     *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
     *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
     *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
+    *("tf32", "jit_compile"),
     *("dequantization", "elbo_bits_per_dim", "dims", "data_digest"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")

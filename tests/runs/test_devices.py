@@ -83,6 +83,14 @@ def test_a_batch_of_one_image_is_refused_on_two_devices(tmp_path, two_devices):
     assert not list(tmp_path.iterdir())
 
 
+def test_products_are_in_float32_where_a_measurement_says_so_and_afterwards_as_before():
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    for allowed in (False, True):
+        with devices.tensor_float_32(allowed):
+            assert enabled() == allowed
+        assert enabled()
+
+
 def test_a_lost_worker_is_one_error_with_a_status_that_a_scheduler_retries():
     error = tf.errors.UnavailableError(None, None, "Connection reset by peer")
     with (
