@@ -31,12 +31,17 @@ class LoadedRun(NamedTuple):
     weights: str  # "raw" or "averaged"
 
 
-def build_model(experiment: Experiment) -> ElboModel:
-    """Builds and compiles the model of an experiment, with the optimizer's variables."""
+def build_model(experiment: Experiment, precision: str = "") -> ElboModel:
+    """Builds and compiles the model of an experiment, with the optimizer's variables.
+
+    Args:
+      experiment: The experiment.
+      precision: Keras's dtype policy; by default that of training, `train.precision`.
+    """
     train = experiment.train
     kind = ConditionalMatNet if experiment.model.conditional_stages else MatNet
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(train.precision)
+    keras.config.set_dtype_policy(precision or train.precision)
     try:
         model = kind(experiment.model, seed=experiment.seed)
         model.compile(
@@ -89,6 +94,8 @@ def load_run(
 ) -> LoadedRun:
     """Loads the trained model of a work directory from its newest readable checkpoint.
 
+    It computes in float32, whatever the precision in training was.
+
     Args:
       workdir: A work directory of `matnet train`.
       weights: `raw`, `averaged` (their moving average), or `auto`: averaged if the run keeps one.
@@ -104,7 +111,7 @@ def load_run(
         raise ValueError(
             f"{workdir} keeps no averaged weights: it was trained with train.average_decay 0"
         )
-    model = build_model(experiment)
+    model = build_model(experiment, "float32")
     checkpoints = Checkpoints(model, workdir, average_decay=decay)
     found = checkpoints.restore(step)
     if found == 0 and step:

@@ -293,6 +293,14 @@ def test_images_of_another_shape_are_refused(tmp_path):
         train.train(wrong, tmp_path)
 
 
+def test_a_trained_model_computes_in_float32_whatever_its_training_did(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    config = (workdir / "config.json").read_text()
+    assert '"precision": "float32"' in config
+    (workdir / "config.json").write_text(config.replace('"float32"', '"mixed_bfloat16"'))
+    assert load_run(workdir).model.hierarchy.compute_dtype == "float32"
+
+
 def test_averaged_weights_are_those_of_the_checkpoint_and_are_swapped_back(undisturbed):
     saved = saved_variables(undisturbed[0])
     averages = [value for name, value in sorted(saved.items()) if name.startswith("averages/")]
