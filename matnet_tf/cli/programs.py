@@ -22,6 +22,7 @@ from typing import Any
 
 from matnet_tf import config, flags, interrupts
 from matnet_tf.cli import sentences
+from matnet_tf.cli.arguments import given_experiment, image_size
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.files import config_path
@@ -185,47 +186,13 @@ def prepare(
     image_folder, and many more.
     """
     settings = config.DataConfig(name=data_name, dir=data_dir)
-    pair = _size(size) if size else None
+    pair = image_size(size) if size else None
     if crop < 0:
         raise ValueError(f"--crop must be at least 0; got {crop}")
     with importing():
         from matnet_tf.data import prepare as preparation
 
     print(preparation.prepare(settings, source, overwrite, pair, crop))
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Parses a height and width such as 64x48."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"--size must read HEIGHTxWIDTH, such as 64x64; got {text!r}")
-    return int(height), int(width)
-
-
-def _experiment(given: dict[str, Any]) -> config.Experiment | None:
-    """What the flags of `train` change: the run to resume, or a model that suits the data."""
-    if os.path.isfile(os.path.join(given["workdir"], "config.json")):
-        from matnet_tf.runs.workdir import read_experiment
-
-        return read_experiment(given["workdir"])
-    if designed := {"model.image_shape", "model.scales"} & set(given):
-        if "model.size" in given:
-            raise ValueError(f"--model.size goes without --{min(designed)}, which it would choose")
-        return None
-    data = {name[5:]: value for name, value in given.items() if name.startswith("data.")}
-    with importing():
-        from matnet_tf.data.suggestion import suggest_for
-
-    size = given.get("model.size", "medium")
-    model, settings, kind = suggest_for(config.DataConfig(**data), size)
-    height, width, channels = model.image_shape
-    scales = ",".join(map(str, model.scales))
-    print(
-        f"train: {settings.name} has {kind} images of {height}x{width}x{channels}: a {size} model, "
-        f"--model.scales={scales} --model.likelihood={model.likelihood}",
-        flush=True,
-    )
-    return config.Experiment(model=model, data=settings)
 
 
 @_program(
@@ -239,7 +206,7 @@ def _experiment(given: dict[str, Any]) -> config.Experiment | None:
     ),
     _JSON,
     tree=config.Experiment,
-    base=_experiment,
+    base=given_experiment,
     first=(
         *("workdir", "model.size", "model.scales", "data.name", "data.dir"),
         *("data.validation_images", "train.steps", "train.max_seconds", "train.batch_size"),
@@ -253,13 +220,26 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
     run goes on with a larger --train.steps. Exit status: 0 when the run is complete, 2 after an
     error, 75 if SIGTERM or SIGHUP ended it early.
     """
-    del model_size  # `_experiment` has used it.
+    del model_size  # `given_experiment` has used it.
     with importing():
         from matnet_tf.training import train as training
 
     record = training.train(experiment, workdir, _STARTED)
     _report(record, json, sentences.of_training, workdir)
     return os.EX_TEMPFAIL if record.get("interrupted") else os.EX_OK
+
+
+@_program()
+def devices() -> None:
+    """Lists the devices that TensorFlow finds and that the programs use.
+
+    Where the machine has a GPU of NVIDIA's that TensorFlow does not use, a line on stderr has the
+    reason.
+    """
+    with importing():
+        from matnet_tf.runs.devices import described
+
+    print("\n".join(described()))
 
 
 @_program(

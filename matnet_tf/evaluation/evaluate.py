@@ -118,11 +118,7 @@ def evaluate(
     settings = bound_settings(config, loaded, run.data.name, split, len(chosen))
     settings["elbo_samples"] = ELBO_SAMPLES
     folder = workdir / "evaluation" / (key := _key(settings))
-
-    def measure():
-        with devices.tensor_float_32(config.tf32):
-            return _measure(loaded.model, split, chosen, config, folder)
-
+    measure = functools.partial(_measure, loaded.model, split, chosen, config, folder)
     if recorded := [record for record in read_records(workdir) if record["key"] == key]:
         if damaged(folder, -(-len(chosen) // config.batch_size)):
             measure()
@@ -254,6 +250,7 @@ def _measure(
         BatchFiles(folder, -(-len(chosen) // size)) as results,
         image_progress("evaluate", len(chosen), results.num_images()) as progress,
         split.images.reading(),
+        devices.tensor_float_32(config.tf32),
     ):
         while missing := results.missing():
             wanted = np.concatenate([chosen[n * size : (n + 1) * size] for n in missing])

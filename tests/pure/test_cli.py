@@ -13,7 +13,7 @@ import warnings
 import pytest
 
 from matnet_tf import cli, interrupts
-from matnet_tf.cli import programs
+from matnet_tf.cli import programs, startup
 from matnet_tf.config import TrainConfig
 from matnet_tf.version import __version__
 
@@ -120,6 +120,15 @@ def test_an_interrupt_that_became_another_error_is_one_still(monkeypatch, capsys
     assert capsys.readouterr().err == "matnet prog: interrupted\n"
 
 
+def test_the_reason_why_a_gpu_is_not_used_is_what_tensorflow_said_last():
+    said = "I0000 1.2 3 port.cc:153] oneDNN custom operations are on.\n"
+    reason = "Cannot dlopen some GPU libraries. Skipping registering GPU devices..."
+    assert startup.unused_gpu(f"{said}W0000 1.2 3 gpu_device.cc:2365] {reason}\n").endswith(
+        f"does not use this machine's GPU: {reason}"
+    )
+    assert "TF_CPP_MIN_LOG_LEVEL" in startup.unused_gpu(said)
+
+
 def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):
     for arguments in ([], ["--help"], ["-h"]):
         assert cli.main(arguments) == 0
@@ -136,7 +145,7 @@ def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
-        "expected one of prepare, train, evaluate, score, figures, cluster, impute, export"
+        "one of prepare, train, devices, evaluate, score, figures, cluster, impute, export"
     )
 
 
@@ -148,7 +157,7 @@ def test_mistakes_and_help_need_no_tensorflow(tmp_path):
         **{
             f"{name} --workdir={tmp_path} {required.get(name, '')}": "is not a work directory"
             for name in cli.PROGRAMS
-            if name not in ("prepare", "train")
+            if name not in ("prepare", "train", "devices")
         },
         f"train --workdir={tmp_path}/run --model.scales=6:8:2:1": "6:8:2:1 has size 6x6",
         f"evaluate --workdir={tmp_path} --num_samples=0": "num_samples must be at least 1; got 0",
