@@ -9,7 +9,7 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 SERVING = [  # Messages of warm-up requests and the gRPC client; the REST client.
-    "requests>=2.32,<3",
+    "requests>=2.32.4,<3",
     "tensorflow-serving-api>=2.21,<2.22",
 ]
 
@@ -28,7 +28,7 @@ setuptools.setup(
     # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
     install_requires=[
         "absl-py>=2.3,<3",
-        "filelock>=3.20,<5",
+        "filelock>=3.20.3,<5",  # Older ones write through symbolic links.
         "importlib_resources>=6.5",  # tensorflow-datasets needs it but does not ask for it.
         "keras>=3.15,<3.16",
         "matplotlib>=3.10,<4",

@@ -122,8 +122,8 @@ def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
 
 
 def _open(path: pathlib.Path) -> Image.Image:
-    # Pillow warns of sizes that it takes, in two lines for programmers; it refuses twice as many.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Pillow warns in lines for programmers, and of files that it takes, such as large ones.
+    warnings.simplefilter("ignore")
     return Image.open(path, formats=_FORMATS)
 
 

@@ -32,6 +32,7 @@ from matnet_tf.files import (
     open_file,
     read_file,
     read_json,
+    reason_of,
     write_whole,
 )
 from matnet_tf.version import __version__
@@ -218,7 +219,8 @@ def _record(workdir: str | os.PathLike) -> dict[str, Any]:
         record = read_json(path)
         version, _ = record["format_version"], record["experiment"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a config written by matnet train: {error!r}") from None
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise ValueError(f"{path} is not a config written by matnet train: {reason}") from None
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version!r}; this package reads {FORMAT_VERSION}"
