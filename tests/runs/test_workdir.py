@@ -71,6 +71,13 @@ def test_on_a_file_system_without_locks_it_warns_once_and_goes_on(
     assert not recwarn
 
 
+@pytest.mark.parametrize("name", ["run[1]", "a\\b", "what?", "all*"])
+def test_paths_that_tensorflow_takes_for_patterns_are_refused_before_training(name, tmp_path):
+    with pytest.raises(ValueError, match="must not contain .* takes for part of a pattern"):
+        train.train(SETTINGS, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_images_that_changed_are_refused(tmp_path):
     first = {"count": 3, "digest": "aa"}
     create_workdir(tmp_path, SETTINGS, first)
