@@ -9,6 +9,7 @@ from typing import Any
 
 from matnet_tf import config
 from matnet_tf.cli.startup import importing
+from matnet_tf.config.suggestion import suggested_training
 
 __all__ = ["given_experiment", "image_size"]
 
@@ -38,10 +39,16 @@ def given_experiment(given: dict[str, Any]) -> config.Experiment | None:
     size = given.get("model.size", "medium")
     model, settings, kind = suggest_for(config.DataConfig(**data), size)
     height, width, channels = model.image_shape
-    scales = ",".join(map(str, model.scales))
+    train = suggested_training(model.image_shape)
+    chosen = {
+        "model.scales": ",".join(map(str, model.scales)),
+        "model.likelihood": model.likelihood,
+        "train.batch_size": train.batch_size,
+    }
+    flags_of_it = " ".join(f"--{name}={chosen[name]}" for name in chosen if name not in given)
     print(
         f"train: {settings.name} has {kind} images of {height}x{width}x{channels}: a {size} model, "
-        f"--model.scales={scales} --model.likelihood={model.likelihood}",
+        f"{flags_of_it}",
         flush=True,
     )
-    return config.Experiment(model=model, data=settings)
+    return config.Experiment(model=model, data=settings, train=train)

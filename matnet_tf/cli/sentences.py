@@ -18,7 +18,8 @@ def of_training(record: Mapping[str, Any], workdir: str) -> str:
     if record.get("elbo") is not None:
         text += f"; ELBO of training images in the last interval: {record['elbo']:.2f} nats"
     if record["skipped"]:
-        text += f"; {record['skipped']:,} steps skipped, {record['rollbacks']} times gone back"
+        text += f"; skipped steps: {record['skipped']:,}, returns to a checkpoint: "
+        text += str(record["rollbacks"])
     return f"{text}. Everything is in {workdir}"
 
 

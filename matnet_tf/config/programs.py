@@ -32,7 +32,7 @@ class EvaluateConfig:
 
     split: str = field(*_SPLIT)
     num_samples: int = field(
-        2500, "number of samples K in the importance-weighted bound", at_least=1
+        100, "number of samples K in the importance-weighted bound; the paper's is 2500", at_least=1
     )
     images: int = field(*_IMAGES, at_least=0)
     seed: int = field(0, "seed of the subset and of the samples", at_least=0)
@@ -53,10 +53,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig(EvaluateConfig):
-    """Settings of `matnet score`.
-
-    K is smaller because there is a bound for every number of inferred levels, from 0 to all.
-    """
+    """Settings of `matnet score`, with a bound for every number of inferred levels, 0 to all."""
 
     num_samples: int = field(
         100, "number of samples K in each importance-weighted bound", at_least=1

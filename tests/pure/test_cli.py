@@ -140,6 +140,22 @@ def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):
     assert capsys.readouterr().out == f"matnet-tf {__version__}\n"
 
 
+def test_help_lists_the_flags_that_people_use_first(capsys):
+    every = {flag.name for flag in cli.PROGRAMS["train"].flags}
+    for asked, expected in (("--help", set(cli.PROGRAMS["train"].first)), ("--help_all", every)):
+        assert cli.main(["train", asked]) == 0
+        text = capsys.readouterr().out
+        lines = [line for line in text.splitlines() if line.startswith("  --")]
+        listed = {line.split("=")[0].removeprefix("  --") for line in lines}
+        assert listed - {"preset", "flagfile"} == expected
+        rest = f"These are the flags used most; --help_all lists all {len(every)}."
+        assert (rest in text) == (asked == "--help")
+        groups = [line.split(",")[0] for line in text.splitlines() if line.startswith("Flags of")]
+        assert groups == [
+            f"Flags of {group}" for group in ("the program", "model", "data", "train")
+        ]
+
+
 def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     assert cli.main(["trian"]) == cli.main(["--workdir=x"]) == 2
     first, second = capsys.readouterr().err.splitlines()

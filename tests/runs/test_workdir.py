@@ -83,6 +83,13 @@ def test_no_lock_is_written_through_a_link_or_waited_for_in_a_pipe(tmp_path):
     assert outside.read_text() == "theirs"
 
 
+@pytest.mark.parametrize("name", ["run[1]", "a\\b", "what?", "all*"])
+def test_paths_that_tensorflow_takes_for_patterns_are_refused_before_training(name, tmp_path):
+    with pytest.raises(ValueError, match="must not contain .* takes for part of a pattern"):
+        train.train(SETTINGS, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_images_that_changed_are_refused(tmp_path):
     first = {"count": 3, "digest": "aa"}
     create_workdir(tmp_path, SETTINGS, first)
