@@ -25,6 +25,7 @@ ROWS = [
         "layers",
         "distributions data",
         "flags",
+        "presets",
         "config files progress registration tracing version",
     )
 ]
@@ -44,6 +45,7 @@ QUICK = {
     "flags",
     "config",
     "files",
+    "presets",
     "registration",
     "version",
 }  # To load.
