@@ -7,6 +7,8 @@ WORKDIR ?= runs/digits
 JOBS ?= 2
 # More flags for the demo's bin/train, such as DEMO_FLAGS=--train.steps=100
 DEMO_FLAGS ?=
+# More arguments for make verify, such as VERIFY_FLAGS="--num_samples=1 digits"
+VERIFY_FLAGS ?=
 FAULTS ?= 200
 CASES ?= 2000
 
@@ -14,7 +16,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --quiet -n $(JOBS)
 
-.PHONY: help venv quick test serving lint demo wheel faults fuzz clean
+.PHONY: help venv quick test serving lint demo verify wheel faults fuzz clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +48,9 @@ demo: venv  ## train on digits, evaluate, draw figures and export, in WORKDIR (r
 	$(BIN)/python bin/export --workdir=$(WORKDIR)
 	@echo "The pictures are in $(WORKDIR)/figures. Next: your own pictures (docs/own-images.md), or"
 	@echo "$(BIN)/python examples/keras_script.py runs/keras, a MatNet as a Keras model."
+
+verify: venv  ## measure the trained models of the presets again and compare with their records
+	$(BIN)/python benchmarks/verify.py $(VERIFY_FLAGS)
 
 wheel: venv  ## build the wheel in dist/
 	rm -rf build

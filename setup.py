@@ -22,13 +22,14 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["matnet_tf", "matnet_tf.*"]),
-    package_data={"matnet_tf": ["presets/*"]},
+    package_data={"matnet_tf.presets": ["*.flags", "*/*"]},
     entry_points={"console_scripts": ["matnet=matnet_tf.__main__:main"]},
     # Programs and documents were run at the lower ends as well as with constraints.txt, the set
     # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
     install_requires=[
         "absl-py>=2.3,<3",
         "filelock>=3.20.3,<5",  # Older ones write through symbolic links.
+        "h5py>=3.14,<4",  # Keras needs it, too.
         "importlib_resources>=6.5",  # tensorflow-datasets needs it but does not ask for it.
         "keras>=3.15,<3.16",
         "matplotlib>=3.10,<4",

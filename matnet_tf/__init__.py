@@ -37,6 +37,8 @@ _NAMES = {
     "Stage": "config:Scale",  # The name that `Scale` had.
     "TrainConfig": "config",
     "__version__": "version",
+    "from_preset": "runs.models",
+    "initialize": "runs.models",
     "load": "runs.models",
     "suggest": "data.suggestion",
 }

@@ -10,7 +10,6 @@ other libraries stay untouched. Nothing here imports TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import os
 import pathlib
@@ -23,7 +22,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from matnet_tf import config
+from matnet_tf import config, presets
 from matnet_tf.files import reason_of
 
 __all__ = [
@@ -34,12 +33,9 @@ __all__ = [
     "help_text",
     "one_line",
     "parse",
-    "preset_names",
-    "preset_path",
     "to_flags",
 ]
 
-_PRESETS = pathlib.Path(__file__).parent / "presets"
 # Errors of the machine rather than of our code, by name: TensorFlow's are not imported here.
 _SYSTEM_ERRORS = {
     *("MemoryError", "ResourceExhaustedError", "DataLossError", "NotFoundError"),
@@ -119,25 +115,6 @@ def to_flags(tree: Any, prefix: str = "") -> list[str]:
         else:
             lines.append(f"--{name}={_text(value)}")
     return lines
-
-
-def preset_names() -> list[str]:
-    """Returns the names of the presets that come with the package."""
-    return sorted(path.stem for path in _PRESETS.glob("*.flags"))
-
-
-def preset_path(name: str) -> str:
-    """Returns the flagfile of a preset.
-
-    Raises:
-      ValueError: If there is no such preset; the message has the nearest name and the list.
-    """
-    known = preset_names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown preset {name!r}; {hint}The presets are {', '.join(known)}")
-    return str(_PRESETS / f"{name}.flags")
 
 
 def one_line(error: Exception) -> str | None:
@@ -298,7 +275,7 @@ def _expand(
         if not value:
             raise ValueError(f"--{kind} needs the name of a {kind}")
         folder = os.path.dirname(parents[-1]) if parents else ""
-        file = preset_path(value) if kind == "preset" else os.path.expanduser(value)
+        file = presets.recipe(value) if kind == "preset" else os.path.expanduser(value)
         path = os.path.normpath(os.path.join(folder, file))
         if path in parents:
             raise ValueError(f"flagfile {path} includes itself: {' > '.join((*parents, path))}")
@@ -313,7 +290,7 @@ def _flagfile_lines(path: str) -> list[str]:
             lines = [line.strip() for line in file]
     except OSError as error:
         name = pathlib.Path(path).stem
-        hint = f"; presets are named --preset={name}" if name in preset_names() else ""
+        hint = f"; presets are named --preset={name}" if name in presets.names() else ""
         raise ValueError(f"cannot read flagfile {path}: {error.strerror}{hint}") from None
     flags = {n: s for n, s in enumerate(lines, 1) if s and not s.startswith(("#", "//"))}
     for number, line in flags.items():
@@ -355,7 +332,7 @@ def help_text(
         lines += ["", f"These are the flags used most; --help_all lists all {len(known)}."]
     lines += ["", "Files of flags:"]
     if tree is config.Experiment:
-        names = ", ".join(preset_names())
+        names = ", ".join(presets.names())
         lines += _entry("--preset=NAME", f"Stands for --flagfile with one of the presets: {names}.")
     return "\n".join([*lines, *_entry("--flagfile=FILE", _FLAGFILE_HELP)])
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command `matnet`: its programs, their flags, and their exit statuses.
+"""The programs of the command `matnet`, their flags, and their exit statuses.
 
 A program is a function below; its docstring is the text of `--help`. It imports TensorFlow only
 when it runs, so a wrong flag is refused in a fraction of a second.
@@ -8,156 +8,43 @@ when it runs, so a wrong flag is refused in a fraction of a second.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
-import json
 import os
-import sys
 import time
-import traceback
-import warnings
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import config, flags, interrupts
+from matnet_tf import config, flags
 from matnet_tf.cli import sentences
 from matnet_tf.cli.arguments import given_experiment, image_size
+from matnet_tf.cli.command import RUN, program, report
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
-from matnet_tf.files import config_path
 from matnet_tf.flags import Flag
-from matnet_tf.version import __version__
+from matnet_tf.presets import names, read_record, trained, trained_names
 
-__all__ = ["PROGRAMS", "Program", "main"]
+__all__ = [
+    *(
+        "cluster",
+        "devices",
+        "evaluate",
+        "export",
+        "figures",
+        "impute",
+        "prepare",
+        "presets",
+        "publish",
+    ),
+    *("sample", "score", "train"),
+]
 
 _STARTED = time.monotonic()  # --train.max_seconds includes the import of TensorFlow.
-_USAGE_ERROR = 2
 
-_WORKDIR = Flag("workdir", "work directory of the run: its config, checkpoints and results")
-_RUN = dataclasses.replace(_WORKDIR, check=config_path)  # A work directory that exists already.
+_WORKDIR = Flag("workdir", RUN[0].help)  # One that may not exist yet.
 _WEIGHTS = next(f for f in flags.flags_of(config.EvaluateConfig) if f.name == "weights")
 _DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
 _JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
-_DEBUG = Flag("debug", "show the traceback of an error", False, bool)
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """One program of the command `matnet`.
-
-    Attributes:
-      main: Called as `main(tree_value, **extra_values)`, or without the first if there is no tree.
-        Returns an exit status, or None for 0.
-      tree: Dataclass of `matnet_tf.config` whose fields are flags, or None.
-      extra: Flags that are not fields of `tree`.
-      base: See `flags.parse`.
-      first: Names of the flags that `--help` lists; empty for all.
-    """
-
-    main: Callable[..., int | None]
-    tree: type | None
-    extra: tuple[Flag, ...]
-    base: Callable[[dict[str, Any]], Any] | None = None
-    first: tuple[str, ...] = ()
-
-    @property
-    def flags(self) -> list[Flag]:
-        """All flags of the program."""
-        return [*self.extra, *(flags.flags_of(self.tree) if self.tree else ())]
-
-
-PROGRAMS: dict[str, Program] = {}
-
-
-def _program(*extra: Flag, tree: type | None = None, **more: Any) -> Callable:
-    """Decorates the main function of a program; `more` are other fields of `Program`."""
-
-    def register(function):
-        PROGRAMS[function.__name__] = Program(function, tree, (*extra, _DEBUG), **more)
-        return function
-
-    return register
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command `matnet`.
-
-    Args:
-      arguments: Command line without the name of the command; `sys.argv` by default.
-
-    Returns:
-      The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
-      is reported in one line; `interrupts.STATUS` after an interrupt.
-    """
-    if arguments is None and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # They are about the code of libraries.
-    first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if first in PROGRAMS:
-        return _run(first, rest)
-    if first in ("--help", "-help", "-h"):
-        print(_overview())
-        return 0
-    if first == "--version":
-        print(f"matnet-tf {__version__}")
-        return 0
-    near = difflib.get_close_matches(first, PROGRAMS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(PROGRAMS)}"
-    print(f"matnet: error: unknown program {first!r}; {hint}", file=sys.stderr)
-    return _USAGE_ERROR
-
-
-def _run(name: str, arguments: Sequence[str]) -> int:
-    """Parses the flags of a program, calls it, and reports its errors in one line."""
-    try:
-        with interrupts.raised():
-            return _call(name, arguments)
-    except KeyboardInterrupt:
-        print(f"matnet {name}: interrupted", file=sys.stderr)
-        return interrupts.STATUS
-
-
-def _call(name: str, arguments: Sequence[str]) -> int:
-    program, debug = PROGRAMS[name], False
-    try:
-        if {"--help", "-help", "-h", "--help_all"} & set(arguments):
-            first = () if "--help_all" in arguments else program.first
-            about = program.main.__doc__
-            print(flags.help_text(f"matnet {name}", program.tree, program.extra, about, first))
-            return 0
-        values, keywords = flags.parse(program.tree, program.extra, arguments, program.base)
-        debug = keywords.pop("debug")
-        return program.main(*values, **keywords) or 0
-    except BrokenPipeError:  # Whoever read the output, such as `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except Exception as error:
-        if interrupts.came():  # A library has made another error of it.
-            raise KeyboardInterrupt from None
-        if (line := flags.one_line(error)) is None:
-            raise
-        if debug:
-            traceback.print_exc()
-        line = flags.as_typed(line, program.tree)
-        print(f"matnet {name}: error: {line}", file=sys.stderr)
-        return getattr(error, "exit_status", _USAGE_ERROR)
-
-
-def _report(record: dict[str, Any], as_json: bool, sentence: Callable, *arguments: Any) -> None:
-    """Prints a program's result: in JSON for other programs, or in words for people."""
-    print(json.dumps(record) if as_json else sentence(record, *arguments))
-
-
-def _overview() -> str:
-    """Returns the text of `matnet --help`."""
-    lines = ["Matryoshka Networks: deep hierarchical latent-variable models of images.", ""]
-    lines += ["Usage: matnet PROGRAM [--FLAG=VALUE ...]", "", "Programs:"]
-    for name, program in PROGRAMS.items():
-        lines.append(f"  {name:<10}{inspect.getdoc(program.main).splitlines()[0]}")
-    return "\n".join([*lines, "", "`matnet PROGRAM --help` lists the flags of a program."])
-
-
-@_program(
+@program(
     Flag("data.name", "data set to prepare"),
     _DATA_DIR,
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
@@ -195,7 +82,7 @@ def prepare(
     print(preparation.prepare(settings, source, overwrite, pair, crop))
 
 
-@_program(
+@program(
     _WORKDIR,
     Flag(
         "model.size",
@@ -210,7 +97,7 @@ def prepare(
     first=(
         *("workdir", "model.size", "model.scales", "data.name", "data.dir"),
         *("data.validation_images", "train.steps", "train.max_seconds", "train.batch_size"),
-        *("train.learning_rate", "seed"),
+        *("train.learning_rate", "seed", "init"),
     ),
 )
 def train(experiment: config.Experiment, workdir: str, model_size: str, json: bool) -> int:
@@ -221,15 +108,17 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
     error, 75 if SIGTERM or SIGHUP ended it early.
     """
     del model_size  # `given_experiment` has used it.
+    if experiment.init.startswith("preset:"):
+        trained(experiment.init.removeprefix("preset:"))
     with importing():
         from matnet_tf.training import train as training
 
     record = training.train(experiment, workdir, _STARTED)
-    _report(record, json, sentences.of_training, workdir)
+    report(record, json, sentences.of_training, workdir)
     return os.EX_TEMPFAIL if record.get("interrupted") else os.EX_OK
 
 
-@_program()
+@program()
 def devices() -> None:
     """Lists the devices that TensorFlow finds and that the programs use.
 
@@ -242,8 +131,8 @@ def devices() -> None:
     print("\n".join(described()))
 
 
-@_program(
-    _RUN,
+@program(
+    *RUN,
     _DATA_DIR,
     Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
     _JSON,
@@ -262,11 +151,11 @@ def evaluate(
         from matnet_tf.evaluation import evaluate as evaluation
 
     record = evaluation.evaluate(workdir, settings, data_dir, devices)
-    _report(record, json, sentences.of_evaluation, workdir)
+    report(record, json, sentences.of_evaluation, workdir)
 
 
-@_program(
-    _RUN,
+@program(
+    *RUN,
     Flag("output", "CSV file to write; empty is WORKDIR/scores/NAME_SPLIT.csv", ""),
     Flag("inliers", "CSV file of images that are not outliers, written with the same model", ""),
     *flags.changes_of(config.DataConfig, "data."),
@@ -290,21 +179,22 @@ def score(
 
     changes = {name.removeprefix("data_"): value for name, value in data.items()}
     record = scores.score(workdir, settings, changes, output, inliers)
-    _report(record, json, sentences.of_scores)
+    report(record, json, sentences.of_scores)
 
 
-@_program(
-    _RUN,
-    _DATA_DIR,
+@program(
+    *RUN,
     _WEIGHTS,
     Flag("seed", "seed of the samples and of the choice of images", 0, int),
     Flag("compare", "more work directories for bits.png, with commas", (), tuple[str, ...]),
+    _DATA_DIR,
 )
-def figures(workdir: str, data_dir: str, weights: str, seed: int, compare: tuple[str, ...]) -> None:
+def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...], data_dir: str) -> None:
     """Draws the figures of a trained model and prints their paths.
 
     The figures are samples, reconstructions that keep the top levels, the KL of every level, the
-    share of bits per level (with --compare, of several runs side by side), and training curves.
+    share of bits per level (with --compare, of several runs side by side), and training curves. A
+    preset has no record of its training, so no figures of it.
     """
     with importing():
         from matnet_tf.plots import figures as drawing
@@ -312,26 +202,45 @@ def figures(workdir: str, data_dir: str, weights: str, seed: int, compare: tuple
     print(*drawing.write_figures(workdir, weights, seed, compare, data_dir), sep="\n")
 
 
-@_program(_RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
+@program(
+    *RUN,
+    Flag("num", "number of images", 64, int),
+    Flag("output", "PNG file to write; empty is WORKDIR/figures/draws.png", ""),
+    Flag(
+        "temperature", "factor on the scales of all priors; below 1, images vary less", 1.0, float
+    ),
+    Flag("seed", "seed of the images", 0, int),
+    _WEIGHTS,
+)
+def sample(
+    workdir: str, num: int, output: str, temperature: float, seed: int, weights: str
+) -> None:
+    """Draws images from a trained model into one picture and prints its path."""
+    with importing():
+        from matnet_tf.plots import figures as drawing
+
+    print(drawing.write_samples(workdir, num, output, temperature, seed, weights))
+
+
+@program(*RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
 def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: bool) -> None:
     """Shows which classes a model with a mixture prior has found without labels.
 
     Assigns images to the mixture's components and measures purity and normalized mutual information
     against the labels, beside those of k-means on pixels and on the top latents. For a model
     without a mixture it measures only k-means, with --components clusters or as many as there are
-    classes. Writes clusters.csv and
-    clusters.json to the work directory and, for a mixture, figures/classes.png and
-    figures/components.png. Prints their paths.
+    classes. Writes clusters.csv and clusters.json to the work directory and, for a mixture,
+    figures/classes.png and figures/components.png. Prints their paths.
     """
     with importing():
         from matnet_tf.evaluation import clusters
 
     record = clusters.cluster(workdir, settings, data_dir)
-    _report(record, json, sentences.of_clusters)
+    report(record, json, sentences.of_clusters)
 
 
-@_program(
-    _RUN,
+@program(
+    *RUN,
     Flag("images", "PNG and JPEG files, or folders of them; with commas", type=tuple[str, ...]),
     Flag("output", "folder to write to; empty is WORKDIR/imputations", ""),
     _JSON,
@@ -355,12 +264,12 @@ def impute(
         from matnet_tf.imputation import impute as imputation
 
     record = imputation.impute_files(workdir, images, settings, output)
-    _report(record, json, sentences.of_imputations)
+    report(record, json, sentences.of_imputations)
     return 1 if record["skipped"] else 0
 
 
-@_program(
-    _RUN,
+@program(
+    *RUN,
     _WEIGHTS,
     Flag(
         "max_image_samples",
@@ -376,3 +285,43 @@ def export(workdir: str, weights: str, max_image_samples: int) -> None:
         from matnet_tf.serving import export as exporting
 
     print(exporting.export(workdir, weights, max_image_samples))
+
+
+@program(
+    *RUN,
+    Flag("output", "folder to write to; its name is that of the model"),
+    Flag("command", "the command that trained the model, for the record"),
+    Flag("hardware", "what it was trained on, for the record"),
+    _DATA_DIR,
+    tree=config.EvaluateConfig,
+)
+def publish(
+    settings: config.EvaluateConfig,
+    workdir: str,
+    output: str,
+    command: str,
+    hardware: str,
+    data_dir: str,
+) -> None:
+    """Copies a trained model to a folder of its own, with its bound on a whole split.
+
+    The folder has config.json, model.weights.h5 (float16 if that moves the bound by less than 0.01
+    nats), record.json, images.npz and card.md. It stands for a work directory wherever one is read.
+    The same command resumes an interrupted one.
+    """
+    with importing():
+        from matnet_tf.serving import publish as publishing
+
+    record = publishing.publish(workdir, output, settings, command, hardware, data_dir)
+    print(sentences.of_preset(os.path.basename(os.path.abspath(output)), record))
+
+
+@program(_JSON)
+def presets(json: bool) -> None:
+    """Lists the presets that have a trained model, with their bounds.
+
+    The flag --preset of other programs takes their names. The other presets are recipes: flags of
+    `matnet train --preset=NAME`.
+    """
+    records = {name: read_record(trained(name)) for name in trained_names()}
+    report(records, json, sentences.of_presets, sorted(set(names()) - set(records)))

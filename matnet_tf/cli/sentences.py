@@ -5,10 +5,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["of_clusters", "of_evaluation", "of_imputations", "of_scores", "of_training"]
+__all__ = [
+    "of_clusters",
+    "of_evaluation",
+    "of_imputations",
+    "of_preset",
+    "of_presets",
+    "of_scores",
+    "of_training",
+]
 
 
 def of_training(record: Mapping[str, Any], workdir: str) -> str:
@@ -69,6 +77,23 @@ def of_imputations(record: Mapping[str, Any]) -> str:
     """How many pictures were filled in, and where they are."""
     done, skipped = len(record["images"]), len(record["skipped"])
     return f"filled in {done} of {done + skipped} pictures; see {record['contact_sheet']}"
+
+
+def of_preset(name: str, record: Mapping[str, Any]) -> str:
+    """What a trained model reaches, and how large it is."""
+    found, weights = record["evaluation"], record["weights"]
+    error = "" if found["nll_se"] is None else f" +- {found['nll_se']:.2f}"
+    return (
+        f"{name}: {found['nll']:.2f}{error} nats per image, {found['bits_per_dim']:.3f} bits/dim; "
+        f"K={found['num_samples']}, {_images(found)}; {weights['parameters']:,} weights, "
+        f"{weights['bytes'] / 1e6:.1f} MB"
+    )
+
+
+def of_presets(records: Mapping[str, Any], recipes: Sequence[str]) -> str:
+    """The presets with a trained model, one a line, and the names of the others."""
+    lines = [of_preset(name, record) for name, record in records.items()]
+    return "\n".join([*lines, f"without a trained model: {', '.join(recipes)}"])
 
 
 def _images(record: Mapping[str, Any]) -> str:

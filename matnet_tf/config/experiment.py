@@ -310,6 +310,11 @@ class Experiment:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     seed: int = field(0, "seed of the weights, the order of the images and all noise", at_least=0)
+    init: str = field(
+        "",
+        "trained model to start from, where names and shapes of weights fit: preset:NAME, a work "
+        "directory, a checkpoint or a .keras file; empty starts with drawn weights",
+    )
 
     def __post_init__(self):
         for name, section in (("model", ModelConfig), ("data", DataConfig), ("train", TrainConfig)):

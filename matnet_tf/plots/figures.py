@@ -17,11 +17,13 @@ curves.png                  ELBO, log-likelihood, KL and learning rate over trai
 
 For a conditional model, completions.png replaces the samples: masked images, several completions
 and their pixel-wise mean, and the truth (Fig. 5). It has no bits.png, since the number of missing
-pixels differs from image to image.
+pixels differs from image to image. A published model has no record of its training, and none of the
+figures of it: kl_area.png, bits.png, curves.png.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -38,11 +40,12 @@ from matnet_tf.model.bounds import bits_per_dim
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.plots import curves, drawing
 from matnet_tf.plots.completions import completion_grid
+from matnet_tf.presets import is_published
 from matnet_tf.runs.models import load_run
 from matnet_tf.runs.workdir import read_experiment, read_metrics, read_unconditional
 from matnet_tf.tracing import without_autograph
 
-__all__ = ["write_figures"]
+__all__ = ["write_figures", "write_samples"]
 
 _SIDE = 10  # Samples per side, and images per row.
 _COMPLETIONS, _IN_MEAN = 6, 100  # Completions shown, and completions in their mean.
@@ -68,7 +71,7 @@ def write_figures(
       weights: `raw`, `averaged`, or `auto`: averaged where the run has averages.
       seed: Integer seed for the samples, the reconstructions and the choice of images.
       compare: Other work directories, for bits.png.
-      data_dir: Where the data set lies now; "" is where it lay in training.
+      data_dir: Directory of the data, if it is not the one in the work directory's config.
 
     Returns:
       The paths written, in the order above.
@@ -78,17 +81,13 @@ def write_figures(
         missing, or one of the runs to compare is conditional.
     """
     experiment = read_experiment(workdir, data_dir)
-    rows = _metrics(workdir, experiment.model.level_names)
-    bits = _bit_areas(experiment, workdir, compare)
+    training = {} if is_published(workdir) else _training(experiment, workdir, compare)
     model = load_run(workdir, weights).model
     inputs = _examples(model, experiment.data, seed)
-    title = _title(workdir, experiment.data.name, rows[-1])
     drawn = {
         **_draws(model, inputs, seed),
         "reconstructions": _reconstructions(model, inputs, seed),
-        "kl_area": _kl_area(rows, experiment.model.level_names, title),
-        **bits,
-        "curves": curves.training_curves(rows, title),
+        **training,
     }
     folder = pathlib.Path(workdir) / "figures"
     folder.mkdir(exist_ok=True)
@@ -96,6 +95,56 @@ def write_figures(
     for path, picture in zip(paths, drawn.values(), strict=True):
         drawing.save(picture, path)
     return paths
+
+
+@without_autograph
+def write_samples(
+    workdir: str | os.PathLike,
+    num: int,
+    output: str | os.PathLike = "",
+    temperature: float = 1.0,
+    seed: int = 0,
+    weights: str = "auto",
+) -> str:
+    """Draws images from the model of a work directory into one PNG file.
+
+    Args:
+      workdir: A work directory of `matnet train`.
+      num: Number of images; they form a square as nearly as possible.
+      output: The file; by default `<workdir>/figures/draws.png`.
+      temperature: Factor on the scales of all priors.
+      seed: Integer seed of the images.
+      weights: As in `write_figures`.
+
+    Returns:
+      The path written.
+
+    Raises:
+      ValueError: If the work directory cannot be used, its model is conditional, the file's name
+        does not end in .png, or a number is out of range.
+    """
+    read_unconditional(workdir, "sampling")
+    path = pathlib.Path(output or pathlib.Path(workdir) / "figures" / "draws.png")
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"the output must be a file whose name ends in .png; got {path}")
+    images = load_run(workdir, weights).model.sample(num, temperature, seed).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.save(drawing.image_grid(images, math.ceil(math.sqrt(num))), str(path))
+    return str(path)
+
+
+def _training(
+    experiment: Experiment, workdir: str | os.PathLike, compare: Sequence[str | os.PathLike]
+) -> dict[str, drawing.Figure]:
+    """Draws the figures of the training from metrics.csv."""
+    levels = experiment.model.level_names
+    rows = _metrics(workdir, levels)
+    title = _title(workdir, experiment.data.name, rows[-1])
+    return {
+        "kl_area": _kl_area(rows, levels, title),
+        **_bit_areas(experiment, workdir, compare),
+        "curves": curves.training_curves(rows, title),
+    }
 
 
 def _title(workdir: str | os.PathLike, data: str, row: dict[str, float]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import keras
 
+from matnet_tf import presets
 from matnet_tf.config import Experiment, TrainConfig
 from matnet_tf.model.conditional import ConditionalMatNet
 from matnet_tf.model.elbo_model import ElboModel
@@ -19,7 +20,9 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
 
-__all__ = ["LoadedRun", "build_model", "load", "load_run"]
+__all__ = ["LoadedRun", "build_model", "from_preset", "initialize", "load", "load_run"]
+
+_PRESET = "preset:"  # Begins the name of a preset where a path is possible, too.
 
 
 class LoadedRun(NamedTuple):
@@ -31,12 +34,18 @@ class LoadedRun(NamedTuple):
     weights: str  # "raw" or "averaged"
 
 
-def build_model(experiment: Experiment, precision: str = "") -> ElboModel:
+def build_model(
+    experiment: Experiment, precision: str = "", weights: pathlib.Path | None = None
+) -> ElboModel:
     """Builds and compiles the model of an experiment, with the optimizer's variables.
 
     Args:
       experiment: The experiment.
       precision: Keras's dtype policy; by default that of training, `train.precision`.
+      weights: File with the model's weights; None keeps the initial ones.
+
+    Raises:
+      ValueError: If the weights do not fit the model.
     """
     train = experiment.train
     kind = ConditionalMatNet if experiment.model.conditional_stages else MatNet
@@ -44,6 +53,8 @@ def build_model(experiment: Experiment, precision: str = "") -> ElboModel:
     keras.config.set_dtype_policy(precision or train.precision)
     try:
         model = kind(experiment.model, seed=experiment.seed)
+        if weights:  # Before `compile`: Keras would miss the optimizer's variables in the file.
+            model.load_weights(weights)
         model.compile(
             optimizer=_make_optimizer(train),
             elbo_loss=train,
@@ -66,12 +77,52 @@ def _make_optimizer(train: TrainConfig) -> Adam:
     )
 
 
+def from_preset(name: str) -> MatNet | ConditionalMatNet:
+    """Loads a trained model that comes with the package; `matnet presets` lists them.
+
+    Args:
+      name: Name of the preset.
+
+    Raises:
+      ValueError: If there is no such preset, or it has no trained model.
+    """
+    return load_run(presets.trained(name)).model
+
+
+def initialize(model: ElboModel, source: str | os.PathLike) -> list[str]:
+    """Takes over the weights of a trained model whose names and shapes fit.
+
+    Args:
+      model: The model that gets the weights; its optimizer and its counters stay as they are.
+      source: `preset:NAME`, or what `load` takes.
+
+    Returns:
+      What does not fit and keeps its weights: their paths, in the model's order.
+
+    Raises:
+      ValueError: If the source cannot be loaded.
+    """
+    text = os.fspath(source)
+    is_preset = text.startswith(_PRESET)
+    theirs = from_preset(text.removeprefix(_PRESET)) if is_preset else load(source)
+    found = {weight.path: weight for weight in theirs.bound_weights}
+    kept = []
+    for weight in model.bound_weights:
+        other = found.get(weight.path)
+        if other is not None and other.shape == weight.shape:
+            weight.assign(other.numpy())
+        else:
+            kept.append(weight.path)
+    return kept
+
+
 def load(path: str | os.PathLike, weights: str = "auto") -> MatNet | ConditionalMatNet:
     """Loads a trained model.
 
     Args:
       path: A work directory of `matnet train`, one of its checkpoints
-        (`WORKDIR/checkpoints/ckpt-1000`), or a `.keras` file that `model.save` has written.
+        (`WORKDIR/checkpoints/ckpt-1000`), a folder that `matnet publish` has written, or a
+        `.keras` file that `model.save` has written.
       weights: Of a work directory or checkpoint, see `load_run`; a `.keras` file has one kind.
 
     Raises:
@@ -97,14 +148,16 @@ def load_run(
     It computes in float32, whatever the precision in training was.
 
     Args:
-      workdir: A work directory of `matnet train`.
+      workdir: A work directory of `matnet train`, or a published folder (see `presets`).
       weights: `raw`, `averaged` (their moving average), or `auto`: averaged if the run keeps one.
       step: Step of the checkpoint; None for the newest.
 
     Raises:
       ValueError: If there is no config.json or no readable checkpoint, or the run keeps no
-        averages and `weights` asks for them.
+        averages and `weights` asks for them, or a file of a published folder is damaged.
     """
+    if presets.is_published(workdir):
+        return _load_published(pathlib.Path(workdir), weights)
     experiment = read_experiment(workdir)
     decay = experiment.train.average_decay
     if weights == "averaged" and not decay:
@@ -122,3 +175,16 @@ def load_run(
         return LoadedRun(experiment, model, found, "raw")
     checkpoints.averages.assign()
     return LoadedRun(experiment, model, found, "averaged")
+
+
+def _load_published(folder: pathlib.Path, weights: str) -> LoadedRun:
+    """Loads the model of a published folder, whose weights are of one kind."""
+    experiment, file = read_experiment(folder), presets.checked_weights(folder)
+    stored = presets.read_record(folder)["weights"]
+    if weights not in ("auto", stored["kind"]):
+        raise ValueError(f"{folder} holds {stored['kind']} weights only; got weights {weights!r}")
+    try:
+        model = build_model(experiment, "float32", file)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{file} does not fit the model of config.json: {error}") from None
+    return LoadedRun(experiment, model, stored["step"], stored["kind"])

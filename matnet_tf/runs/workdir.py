@@ -24,6 +24,7 @@ from typing import Any
 
 import filelock
 
+from matnet_tf import presets
 from matnet_tf.config import Experiment
 from matnet_tf.config.serialization import differences, from_dict, to_dict
 from matnet_tf.files import (
@@ -87,6 +88,11 @@ def check_workdir(
         )
     if not (pathlib.Path(workdir) / "config.json").exists():
         return
+    if presets.is_published(workdir):
+        raise ValueError(
+            f"{workdir} holds a published model without the state of its training: it cannot be "
+            f"resumed. Start from it in another work directory with init {workdir}"
+        )
     changed = differences(experiment, read_experiment(workdir))
     if changed:
         raise ValueError(

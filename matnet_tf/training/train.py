@@ -20,7 +20,7 @@ from matnet_tf.model.metrics import TrainingDiverged
 from matnet_tf.runs import devices
 from matnet_tf.runs.averages import Averaging
 from matnet_tf.runs.checkpoints import Checkpoints
-from matnet_tf.runs.models import build_model
+from matnet_tf.runs.models import build_model, initialize
 from matnet_tf.runs.workdir import (
     check_workdir,
     create_workdir,
@@ -76,11 +76,23 @@ def train(
         # Data and model come before the directory: if they fail, nothing is left behind.
         with strategy.scope():
             model = build_model(experiment)
+            _start_from(experiment.init, model, workdir)
         if worker.is_chief:
             stack.enter_context(hold_workdir(workdir))
             _say_if_longer(workdir, experiment.train)
             create_workdir(workdir, experiment, identity)
         return _Session(experiment, workdir, model, split, validation, started, worker).run()
+
+
+def _start_from(source: str, model: ElboModel, workdir: str | os.PathLike) -> None:
+    """Takes over weights of a trained model, unless the work directory has begun already."""
+    if not source or os.path.exists(os.path.join(workdir, "config.json")):
+        return
+    kept = initialize(model, source)
+    took = len(model.bound_weights) - len(kept)
+    print(f"init: {took} of {len(model.bound_weights)} weights are those of {source}", flush=True)
+    if kept:
+        print(f"init: new, as they do not fit: {', '.join(kept)}", flush=True)
 
 
 def _say_if_longer(workdir: str | os.PathLike, train: TrainConfig) -> None:

@@ -25,6 +25,7 @@ ROWS = [
         "layers",
         "distributions data",
         "flags",
+        "presets",
         "config files interrupts progress registration tracing version",
     )
 ]
@@ -45,6 +46,7 @@ QUICK = {
     "config",
     "files",
     "interrupts",
+    "presets",
     "registration",
     "version",
 }  # To load.

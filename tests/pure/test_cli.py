@@ -13,7 +13,8 @@ import warnings
 import pytest
 
 from matnet_tf import cli, interrupts
-from matnet_tf.cli import programs, startup
+from matnet_tf.cli import startup
+from matnet_tf.cli.command import DEBUG
 from matnet_tf.config import TrainConfig
 from matnet_tf.version import __version__
 
@@ -30,7 +31,7 @@ sys.exit(3 if "tensorflow" in sys.modules else 0)
 
 def run(monkeypatch, main, *arguments) -> int:
     """Runs a program `prog` with the flags of `TrainConfig`."""
-    program = cli.Program(main, TrainConfig, (programs._DEBUG,))
+    program = cli.Program(main, TrainConfig, (DEBUG,))
     monkeypatch.setitem(cli.PROGRAMS, "prog", program)
     return cli.main(["prog", *arguments])
 
@@ -70,7 +71,7 @@ def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, cap
 
     monkeypatch.setattr(sys, "argv", ["matnet", "prog"])
     monkeypatch.setattr(os, "dup2", lambda *given: None)  # Standard output is pytest's own.
-    monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (programs._DEBUG,)))
+    monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (DEBUG,)))
     assert cli.main() == 0
     assert capsys.readouterr() == ("", "")
 
@@ -161,20 +162,28 @@ def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
-        "one of prepare, train, devices, evaluate, score, figures, cluster, impute, export"
+        "prepare, train, devices, evaluate, score, figures, sample, cluster, impute, export, "
+        "publish, presets"
     )
 
 
 def test_mistakes_and_help_need_no_tensorflow(tmp_path):
-    required = {"impute": "--images=a.png --rectangles=0:0:1x1"}
+    required = {
+        "impute": "--images=a.png --rectangles=0:0:1x1",
+        "publish": "--output=o --command=c --hardware=h",
+    }
     commands = {
         **{f"{name} --help": "" for name in cli.PROGRAMS},
         **{f"{name} --wrokdir=x": "Unknown command line flag" for name in cli.PROGRAMS},
         **{
             f"{name} --workdir={tmp_path} {required.get(name, '')}": "is not a work directory"
             for name in cli.PROGRAMS
-            if name not in ("prepare", "train", "devices")
+            if name not in ("prepare", "train", "devices", "presets")
         },
+        "evaluate": "--workdir is required",
+        "sample --preset=digts": "unknown trained preset 'digts'; did you mean digits?",
+        "sample --preset=cifar10": "'cifar10' is a recipe without a trained model",
+        f"train --workdir={tmp_path}/run --model.scales=1:2:2:1 --init=preset:x": "unknown",
         f"train --workdir={tmp_path}/run --model.scales=6:8:2:1": "6:8:2:1 has size 6x6",
         f"evaluate --workdir={tmp_path} --num_samples=0": "num_samples must be at least 1; got 0",
         "train --workdir=w --model.size=small --model.scales=1:2:2:1": "without --model.scales",

@@ -7,7 +7,7 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from matnet_tf import flags
+from matnet_tf import flags, presets
 from matnet_tf.config import (
     ClusterConfig,
     DataConfig,
@@ -36,7 +36,7 @@ def refusal(*arguments: str, tree: type | None = Experiment, extra=()) -> str:
 
 def test_every_config_survives_its_flags():
     configs = [
-        *(read(f"--preset={name}") for name in flags.preset_names()),
+        *(read(f"--preset={name}") for name in presets.names()),
         *(tree() for tree in (Experiment, EvaluateConfig, ScoreConfig, ClusterConfig)),
         ImputeConfig(missing_colour=(0, 128, 255), tolerance=3, draw=True, temperature=0.5),
         ImputeConfig(rectangles=("0:0:8x8", "4:8:20x20")),
@@ -112,14 +112,14 @@ def test_a_flagfile_overrides_only_the_flags_before_it(tmp_path):
 
 def test_a_preset_is_a_flagfile_known_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    digits = read(f"--flagfile={flags.preset_path('digits')}")
+    digits = read(f"--flagfile={presets.recipe('digits')}")
     assert read("--preset=digits") == read("--preset", "digits") == digits != Experiment()
     assert read("--seed=7", "--preset=digits", "--train.steps=40").train.steps == 40
     (tmp_path / "mine.flags").write_text("--preset=digits\n--train.steps=60\n")
     assert read("--flagfile=mine.flags").train.steps == 60
     message = refusal("--preset=mnist_con")
     assert message.startswith("unknown preset 'mnist_con'; did you mean mnist_conv? The presets")
-    assert ", ".join(flags.preset_names()) in message
+    assert ", ".join(presets.names()) in message
     assert refusal("--preset=qqqq").startswith("unknown preset 'qqqq'; The presets are celeba")
     assert refusal("--preset=digits", tree=EvaluateConfig).startswith("Unknown command line flag")
     assert "presets are named --preset=digits" in refusal("--flagfile=configs/digits.flags")
@@ -188,7 +188,7 @@ def test_help_lists_every_flag_with_its_default_and_meaning():
     for flag in flags.flags_of(Experiment):
         assert " ".join(flag.help.split()) in words
     assert "(one of learned, standard)" in words and "where it runs (required)" in words
-    assert ", ".join(flags.preset_names()) in words
+    assert ", ".join(presets.names()) in words
     assert max(map(len, text.splitlines())) <= 100
     assert "--preset" not in flags.help_text("matnet prog", EvaluateConfig, (), "Does it.")
 

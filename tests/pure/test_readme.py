@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from matnet_tf import cli, flags
+from matnet_tf import cli, presets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,8 +40,8 @@ def test_commands_use_flags_of_their_programs(path):
     known = set().union(*PROGRAM_FLAGS.values())
     dotted = {flag for span in spans for flag in re.findall(FLAG, span) if "." in flag}
     assert {flag for flag in dotted if not flag.endswith(".")} <= known
-    presets = set(re.findall(r"--preset=(\w+)", prose + shell)) - {"NAME"}
-    assert presets <= set(flags.preset_names())
+    named = set(re.findall(r"--preset=(\w+)", prose + shell)) - {"NAME"}
+    assert named <= set(presets.names())
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
     assert set(re.findall(r"^make (\w+)", "\n".join([shell, *spans]), re.MULTILINE)) <= targets

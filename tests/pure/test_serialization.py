@@ -98,7 +98,7 @@ def test_json_is_plain_and_scales_are_in_their_short_form():
     )
     tree = to_dict(experiment)
     assert json.loads(json.dumps(tree)) == tree
-    assert list(tree) == ["model", "data", "train", "seed"]
+    assert list(tree) == ["model", "data", "train", "seed", "init"]
     assert tree["model"]["scales"] == ["1:32:8:1", "7x14:16:2:3"]
     assert tree["train"]["halvings"] == [0.5, 0.75]
     assert from_dict(Experiment, tree) == experiment
