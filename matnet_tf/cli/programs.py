@@ -139,7 +139,7 @@ def _overview() -> str:
     lines = ["Matryoshka Networks: deep hierarchical latent-variable models of images.", ""]
     lines += ["Usage: matnet PROGRAM [--FLAG=VALUE ...]", "", "Programs:"]
     for name, program in PROGRAMS.items():
-        lines.append(f"  {name:<10}{inspect.getdoc(program.main).splitlines()[0]}")
+        lines.append(f"  {name:<12}{inspect.getdoc(program.main).splitlines()[0]}")
     return "\n".join([*lines, "", "`matnet PROGRAM --help` lists the flags of a program."])
 
 

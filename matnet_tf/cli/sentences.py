@@ -8,7 +8,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["of_clusters", "of_evaluation", "of_imputations", "of_scores", "of_training"]
+__all__ = [
+    "of_clusters",
+    "of_compression",
+    "of_decompression",
+    "of_estimate",
+    "of_evaluation",
+    "of_imputations",
+    "of_scores",
+    "of_training",
+]
 
 
 def of_training(record: Mapping[str, Any], workdir: str) -> str:
@@ -68,6 +77,40 @@ def of_imputations(record: Mapping[str, Any]) -> str:
     """How many pictures were filled in, and where they are."""
     done, skipped = len(record["images"]), len(record["skipped"])
     return f"filled in {done} of {done + skipped} pictures; see {record['contact_sheet']}"
+
+
+def of_compression(record: Mapping[str, Any]) -> str:
+    """The size of the file, what it began with, and the speed."""
+    verified = record["verified_images_per_second"]
+    check = f", verified at {verified:.0f}" if verified else ", not verified"
+    return (
+        f"{record['images']:,} images in {record['bytes']:,} bytes, {record['bits_per_dim']:.4f} "
+        f"bits/dim{_beside(record)}. {record['first_images']:,} first images take "
+        f"{record['first_bytes']:,} of the bytes, the header {record['header_bytes']:,}. Coded at "
+        f"{record['images_per_second']:.0f} images/s{check}. See {record['output']}"
+    )
+
+
+def of_estimate(record: Mapping[str, Any]) -> str:
+    """The rate on some images, and what all would take."""
+    return (
+        f"about {record['bits_per_dim']:.4f} bits/dim on {record['sampled']} of "
+        f"{record['images']:,} images{_beside(record)}: {record['bytes']:,} bytes for all, without "
+        f"header and first images"
+    )
+
+
+def of_decompression(record: Mapping[str, Any]) -> str:
+    """How many images came back."""
+    return (
+        f"wrote {record['images']:,} of {record['of']:,} images to {record['output']} at "
+        f"{record['images_per_second']:.0f} images/s"
+    )
+
+
+def _beside(record: Mapping[str, Any]) -> str:
+    found = [f"{name.upper()} {rate:.3f}" for name, rate in record["others"].items()]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _images(record: Mapping[str, Any]) -> str:

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import re
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.config.serialization import to_dict
 from matnet_tf.model.conditional import ConditionalMatNet
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.matnet import MatNet
@@ -19,7 +23,7 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
 
-__all__ = ["LoadedRun", "build_model", "load", "load_run"]
+__all__ = ["LoadedRun", "build_model", "load", "load_run", "model_digest"]
 
 
 class LoadedRun(NamedTuple):
@@ -115,3 +119,11 @@ def load_run(
         return LoadedRun(experiment, model, found, "raw")
     checkpoints.averages.assign()
     return LoadedRun(experiment, model, found, "averaged")
+
+
+def model_digest(model: ElboModel) -> str:
+    """Digests the architecture and every weight that a bound depends on."""
+    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
+    for variable in model.bound_weights:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -77,12 +77,16 @@ def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
-        "expected one of prepare, train, evaluate, score, figures, cluster, impute, export"
+        "expected one of prepare, train, evaluate, score, figures, cluster, impute, export, "
+        "compress, decompress"
     )
 
 
 def test_mistakes_and_help_need_no_tensorflow(tmp_path):
-    required = {"impute": "--images=a.png --rectangles=0:0:1x1"}
+    required = {
+        "impute": "--images=a.png --rectangles=0:0:1x1",
+        "decompress": "--file=a --output=b",
+    }
     commands = {
         **{f"{name} --help": "" for name in cli.PROGRAMS},
         **{f"{name} --wrokdir=x": "Unknown command line flag" for name in cli.PROGRAMS},
