@@ -8,6 +8,7 @@ import runpy
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+COMPRESSION = ["constriction>=0.5,<0.6"]
 SERVING = [  # Messages of warm-up requests and the gRPC client; the REST client.
     "requests>=2.32.4,<3",
     "tensorflow-serving-api>=2.21,<2.22",
@@ -46,9 +47,11 @@ setuptools.setup(
     ],
     extras_require={
         "benchmarks": ["scikit-image>=0.26,<0.27"],
+        "compression": COMPRESSION,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": SERVING,
         "test": [
+            *COMPRESSION,
             *SERVING,
             "dill>=0.4.1,<0.5",
             "hypothesis>=6.170,<7",

@@ -15,16 +15,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import flags, interrupts, presets
+from matnet_tf import config, flags, interrupts, presets
 from matnet_tf.files import config_path
 from matnet_tf.flags import Flag
 from matnet_tf.version import __version__
 
-__all__ = ["DEBUG", "PROGRAMS", "RUN", "Program", "main", "program", "report"]
+__all__ = ["DATA_DIR", "DEBUG", "JSON", "PROGRAMS", "RUN", "Program", "main", "program", "report"]
 
 _USAGE_ERROR = 2
 
+DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
 DEBUG = Flag("debug", "show the traceback of an error", False, bool)
+JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
 # What programs use a trained model of; `main` of a program gets the work directory alone.
 RUN = (
     Flag("workdir", "work directory of the run: its config, checkpoints and results", ""),
@@ -159,5 +161,5 @@ def _overview() -> str:
     lines = ["Matryoshka Networks: deep hierarchical latent-variable models of images.", ""]
     lines += ["Usage: matnet PROGRAM [--FLAG=VALUE ...]", "", "Programs:"]
     for name, program in PROGRAMS.items():
-        lines.append(f"  {name:<10}{inspect.getdoc(program.main).splitlines()[0]}")
+        lines.append(f"  {name:<12}{inspect.getdoc(program.main).splitlines()[0]}")
     return "\n".join([*lines, "", "`matnet PROGRAM --help` lists the flags of a program."])

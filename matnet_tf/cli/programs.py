@@ -15,7 +15,7 @@ from typing import Any
 from matnet_tf import config, flags
 from matnet_tf.cli import sentences
 from matnet_tf.cli.arguments import given_experiment, image_size
-from matnet_tf.cli.command import RUN, program, report
+from matnet_tf.cli.command import DATA_DIR, JSON, RUN, program, report
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.flags import Flag
@@ -40,13 +40,11 @@ _STARTED = time.monotonic()  # --train.max_seconds includes the import of Tensor
 
 _WORKDIR = Flag("workdir", RUN[0].help)  # One that may not exist yet.
 _WEIGHTS = next(f for f in flags.flags_of(config.EvaluateConfig) if f.name == "weights")
-_DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
-_JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
 
 
 @program(
     Flag("data.name", "data set to prepare"),
-    _DATA_DIR,
+    DATA_DIR,
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
     Flag("overwrite", "replace a data set that exists", False, bool),
     Flag(
@@ -91,7 +89,7 @@ def prepare(
         "medium",
         choices=tuple(SIZES),
     ),
-    _JSON,
+    JSON,
     tree=config.Experiment,
     base=given_experiment,
     first=(
@@ -133,9 +131,9 @@ def devices() -> None:
 
 @program(
     *RUN,
-    _DATA_DIR,
+    DATA_DIR,
     Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
-    _JSON,
+    JSON,
     tree=config.EvaluateConfig,
 )
 def evaluate(
@@ -159,7 +157,7 @@ def evaluate(
     Flag("output", "CSV file to write; empty is WORKDIR/scores/NAME_SPLIT.csv", ""),
     Flag("inliers", "CSV file of images that are not outliers, written with the same model", ""),
     *flags.changes_of(config.DataConfig, "data."),
-    _JSON,
+    JSON,
     tree=config.ScoreConfig,
 )
 def score(
@@ -187,7 +185,7 @@ def score(
     _WEIGHTS,
     Flag("seed", "seed of the samples and of the choice of images", 0, int),
     Flag("compare", "more work directories for bits.png, with commas", (), tuple[str, ...]),
-    _DATA_DIR,
+    DATA_DIR,
 )
 def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...], data_dir: str) -> None:
     """Draws the figures of a trained model and prints their paths.
@@ -222,7 +220,7 @@ def sample(
     print(drawing.write_samples(workdir, num, output, temperature, seed, weights))
 
 
-@program(*RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
+@program(*RUN, DATA_DIR, JSON, tree=config.ClusterConfig)
 def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: bool) -> None:
     """Shows which classes a model with a mixture prior has found without labels.
 
@@ -243,7 +241,7 @@ def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: b
     *RUN,
     Flag("images", "PNG and JPEG files, or folders of them; with commas", type=tuple[str, ...]),
     Flag("output", "folder to write to; empty is WORKDIR/imputations", ""),
-    _JSON,
+    JSON,
     tree=config.ImputeConfig,
 )
 def impute(
@@ -292,7 +290,7 @@ def export(workdir: str, weights: str, max_image_samples: int) -> None:
     Flag("output", "folder to write to; its name is that of the model"),
     Flag("command", "the command that trained the model, for the record"),
     Flag("hardware", "what it was trained on, for the record"),
-    _DATA_DIR,
+    DATA_DIR,
     tree=config.EvaluateConfig,
 )
 def publish(
@@ -316,7 +314,7 @@ def publish(
     print(sentences.of_preset(os.path.basename(os.path.abspath(output)), record))
 
 
-@program(_JSON)
+@program(JSON)
 def presets(json: bool) -> None:
     """Lists the presets that have a trained model, with their bounds.
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the programs that use a trained model: evaluate, score, cluster, impute."""
+"""Settings of the programs that use a trained model: evaluate, score, cluster, impute, compress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import re
 
 from matnet_tf.config.validation import check_fields, field, make_tuple, require
 
-__all__ = ["ClusterConfig", "EvaluateConfig", "ImputeConfig", "Rectangle", "ScoreConfig"]
+__all__ = [
+    "ClusterConfig",
+    "CompressConfig",
+    "EvaluateConfig",
+    "ImputeConfig",
+    "Rectangle",
+    "ScoreConfig",
+]
 
 
 # Default, help text and choices of fields that several programs have.
@@ -88,6 +95,38 @@ class ClusterConfig:
         0, "seed of the subset, the draws, the k-means baselines and the pictures", at_least=0
     )
     weights: str = field(*_WEIGHTS)
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressConfig:
+    """Settings of `matnet compress`.
+
+    Raises:
+      ValueError: If a field is out of range.
+    """
+
+    split: str = field(*_SPLIT)
+    num_images: int = field(0, "number of images, from the first; 0 is all", at_least=0)
+    weights: str = field(*_WEIGHTS)
+    batch_size: int = field(
+        8,
+        "images that the networks see at once; more are faster, and begin with more first images",
+        at_least=1,
+        at_most=65536,
+    )
+    block: int = field(
+        10000, "images in a block; damage costs one, and each has first images", at_least=1
+    )
+    bins: float = field(
+        1.0, "steps of a latent in the standard deviation of its posterior", at_least=0.1
+    )
+    threads: int = field(
+        2, "threads of TensorFlow, here and when the file is read", at_least=1, at_most=1024
+    )
+    verify: bool = field(True, "decode every block before the file is written")
 
     def __post_init__(self):
         check_fields(self)

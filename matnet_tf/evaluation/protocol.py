@@ -8,20 +8,16 @@ of the images' scores is what the evaluation reports.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from matnet_tf.config import ClusterConfig, EvaluateConfig
-from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import loading
 from matnet_tf.distributions.stateless_random import seed_tensor
-from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.importance import compiles_bounds
-from matnet_tf.runs.models import LoadedRun
+from matnet_tf.runs.models import LoadedRun, model_digest
 from matnet_tf.runs.workdir import source_commit
 from matnet_tf.version import __version__
 
@@ -104,7 +100,7 @@ def bound_settings(
         "dequantization": {"method": noise, "seed": split.draw_seed if split.dequantized else None},
         "weights": loaded.weights,
         "checkpoint_step": loaded.step,
-        "model_digest": _digest(loaded.model),
+        "model_digest": model_digest(loaded.model),
         "num_samples": config.num_samples,
         "seed": config.seed,
         "batch_size": config.batch_size,
@@ -114,11 +110,3 @@ def bound_settings(
         "package_version": __version__,
         "commit": source_commit(),
     }
-
-
-def _digest(model: ElboModel) -> str:
-    """Digests the architecture and every weight that a bound depends on."""
-    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for variable in model.bound_weights:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()[:16]

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import re
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from matnet_tf import presets
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.config.serialization import to_dict
 from matnet_tf.model.conditional import ConditionalMatNet
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.matnet import MatNet
@@ -20,7 +24,15 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
 
-__all__ = ["LoadedRun", "build_model", "from_preset", "initialize", "load", "load_run"]
+__all__ = [
+    "LoadedRun",
+    "build_model",
+    "from_preset",
+    "initialize",
+    "load",
+    "load_run",
+    "model_digest",
+]
 
 _PRESET = "preset:"  # Begins the name of a preset where a path is possible, too.
 
@@ -188,3 +200,11 @@ def _load_published(folder: pathlib.Path, weights: str) -> LoadedRun:
     except (ValueError, KeyError) as error:
         raise ValueError(f"{file} does not fit the model of config.json: {error}") from None
     return LoadedRun(experiment, model, stored["step"], stored["kind"])
+
+
+def model_digest(model: ElboModel) -> str:
+    """Digests the architecture and every weight that a bound depends on."""
+    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
+    for variable in model.bound_weights:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:16]

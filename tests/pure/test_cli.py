@@ -163,7 +163,7 @@ def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
         "prepare, train, devices, evaluate, score, figures, sample, cluster, impute, export, "
-        "publish, presets"
+        "publish, presets, compress, decompress"
     )
 
 
@@ -171,6 +171,7 @@ def test_mistakes_and_help_need_no_tensorflow(tmp_path):
     required = {
         "impute": "--images=a.png --rectangles=0:0:1x1",
         "publish": "--output=o --command=c --hardware=h",
+        "decompress": "--file=a --output=b",
     }
     commands = {
         **{f"{name} --help": "" for name in cli.PROGRAMS},
