@@ -215,7 +215,7 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02)
     if len(axes.get_xticks()) > 5:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:

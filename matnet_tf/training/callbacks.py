@@ -78,8 +78,7 @@ class ProgressBar(keras.callbacks.Callback):
     def close(self) -> None:
         """Shows the last state and ends the line."""
         if self._bar is not None:
-            step = int(self.model.step.numpy())
-            self._bar.update(self._clock.fraction(step) - self._bar.n)
+            self._bar.n = self._clock.fraction(int(self.model.step.numpy()))
             self._bar.close()
 
     def on_train_begin(self, logs=None):

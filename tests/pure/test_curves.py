@@ -184,6 +184,7 @@ def test_one_row_is_a_visible_point():
         assert all(one.get_marker() == "o" for one in axes.lines)
         low, high = axes.get_ylim()
         assert low < axes.lines[0].get_ydata()[0] < high
+        assert all(tick == round(tick) for tick in axes.get_xticks())  # Steps are whole.
 
 
 def test_the_range_of_a_curve_is_that_of_the_last_nine_tenths():
