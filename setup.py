@@ -8,8 +8,9 @@ import runpy
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+COMPRESSION = ["constriction>=0.5,<0.6"]
 SERVING = [  # Messages of warm-up requests and the gRPC client; the REST client.
-    "requests>=2.32,<3",
+    "requests>=2.32.4,<3",
     "tensorflow-serving-api>=2.21,<2.22",
 ]
 
@@ -23,12 +24,12 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["matnet_tf", "matnet_tf.*"]),
     package_data={"matnet_tf.presets": ["*.flags", "*/*"]},
-    entry_points={"console_scripts": ["matnet=matnet_tf.cli:main"]},
+    entry_points={"console_scripts": ["matnet=matnet_tf.__main__:main"]},
     # Programs and documents were run at the lower ends as well as with constraints.txt, the set
     # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
     install_requires=[
         "absl-py>=2.3,<3",
-        "filelock>=3.20,<5",
+        "filelock>=3.20.3,<5",  # Older ones write through symbolic links.
         "h5py>=3.14,<4",  # Keras needs it, too.
         "importlib_resources>=6.5",  # tensorflow-datasets needs it but does not ask for it.
         "keras>=3.15,<3.16",
@@ -46,9 +47,11 @@ setuptools.setup(
     ],
     extras_require={
         "benchmarks": ["scikit-image>=0.26,<0.27"],
+        "compression": COMPRESSION,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": SERVING,
         "test": [
+            *COMPRESSION,
             *SERVING,
             "dill>=0.4.1,<0.5",
             "hypothesis>=6.170,<7",

@@ -7,9 +7,11 @@
 Prepares a folder of images, trains, evaluates and exports: once undisturbed, then again under
 random faults, each followed by the same command, until the given number of faults has occurred:
 
-    kill, term   SIGKILL or SIGTERM after a random share of the time that the program takes
+    kill, term, int, hup
+                 SIGKILL, SIGTERM, SIGINT or SIGHUP after a random share of the program's time
     full         no file may grow beyond a random size; a process limit stands for a full disk
     torn         SIGKILL, and the newest checkpoint or evaluation batch loses its end
+    pipe         SIGKILL, and a pipe is in its place
 
 After each round, steps, rows, weights, results per image, records and exports must equal those of
 the undisturbed run, no temporary file may be left, and no program may have shown a traceback.
@@ -37,11 +39,21 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAMS = ("prepare", "train", "evaluate", "export")
+SIGNALS = {
+    **{"kill": signal.SIGKILL, "torn": signal.SIGKILL, "pipe": signal.SIGKILL},
+    **{"term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP},
+}
+ANYWHERE = ("kill", "term", "int", "hup", "full")
 KINDS = {
-    "prepare": ("kill", "term", "full"),
-    "train": ("kill", "term", "full", "torn"),
-    "evaluate": ("kill", "term", "full", "torn"),
-    "export": ("kill", "term", "full"),
+    "prepare": ANYWHERE,
+    "train": (*ANYWHERE, "torn", "pipe"),
+    "evaluate": (*ANYWHERE, "torn", "pipe"),
+    "export": ANYWHERE,
+}
+STATUSES = {
+    **{"kill": (0, -9), "torn": (0, -9), "pipe": (0, -9), "term": (0, -15, 75), "hup": (0, -1, 75)},
+    # Before Python runs, an interrupt is that of the system.
+    **{"int": (0, -2, 130), "full": (0, 2), None: (0,)},
 }
 TIMINGS = ("seconds", "images_per_second", "image_samples_per_second")
 CHECKOUT = ("commit", "key")  # They change when somebody commits meanwhile.
@@ -88,29 +100,30 @@ def attempt(
         preexec_fn=no_large_files if kind == "full" else None,
     )
     try:
-        timed = kind in ("kill", "term", "torn")
+        timed = kind in SIGNALS
         text, _ = process.communicate(timeout=rng.uniform(0, seconds) if timed else PATIENCE)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM if kind == "term" else signal.SIGKILL)
+        process.send_signal(SIGNALS.get(kind, signal.SIGKILL))
         text, _ = process.communicate(timeout=PATIENCE)
     status = process.returncode
     if program == "prepare" and "exists already" in text:
         status = 0  # It was complete when it was killed, and does not overwrite.
     if "Traceback" in text:
         raise Lost(f"matnet {program} under {kind} showed a traceback:\n{text[-3000:]}")
-    allowed = {"kill": (0, -9), "torn": (0, -9), "term": (0, -15, 75), "full": (0, 2), None: (0,)}
-    if status not in allowed[kind]:
+    if status == 130 and not text.endswith(f"matnet {program}: interrupted\n"):
+        raise Lost(f"matnet {program} did not say that it was interrupted:\n{text[-3000:]}")
+    if status not in STATUSES[kind]:
         raise Lost(f"matnet {program} under {kind} ended with status {status}:\n{text[-3000:]}")
-    if kind == "torn":
-        tear(program, folder / "run", rng)
+    if kind in ("torn", "pipe"):
+        tear(program, folder / "run", kind, rng)
     return status
 
 
 torn: dict[pathlib.Path, tuple[int, int] | None] = {}
 
 
-def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
-    """Cuts off the end of the newest file that a program would resume from."""
+def tear(program: str, run: pathlib.Path, kind: str, rng: random.Random) -> None:
+    """Cuts off the end of the newest file that a program would resume from, or makes it a pipe."""
     if program == "train":
         found = sorted(run.glob("checkpoints/ckpt-*"), key=lambda p: p.stat().st_mtime_ns)
         # A single checkpoint has none before it to go back to: losing it is no defect. It is also
@@ -122,7 +135,11 @@ def tear(program: str, run: pathlib.Path, rng: random.Random) -> None:
         found = sorted(run.glob("evaluation/*/*.npz"))
     if found:
         path = found[-1]
-        os.truncate(path, rng.randrange(path.stat().st_size))
+        if kind == "pipe":
+            path.unlink()
+            os.mkfifo(path)
+        else:
+            os.truncate(path, rng.randrange(path.stat().st_size))
         torn[path] = _state(path)
 
 
@@ -169,7 +186,7 @@ def check(folder: pathlib.Path, expected: dict) -> None:
     different = [k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k)]
     if different:
         raise Lost(f"differs from the undisturbed run: {', '.join(sorted(different)[:10])}")
-    patterns = ("**/*.tmp", "**/.preparing_*", "**/*_temp")
+    patterns = ("**/*.tmp", "**/.preparing_*", "**/.writing_*", "**/*_temp")
     left = [str(path) for pattern in patterns for path in folder.glob(pattern)]
     if left:
         raise Lost(f"left behind: {', '.join(left)}")
@@ -230,8 +247,8 @@ def campaign(root: pathlib.Path, faults: int, rng: random.Random, struck) -> int
             for _ in range(min(MAX_FAULTS, faults - sum(struck.values()))):
                 kind = rng.choice(KINDS[program])
                 done = attempt(program, folder, kind, seconds[program], rng) == 0
-                struck[f"{program} {kind}"] += not done or kind == "torn"
-                if done and kind != "torn":
+                struck[f"{program} {kind}"] += not done or kind in ("torn", "pipe")
+                if done and kind not in ("torn", "pipe"):
                     break  # It was complete before the fault.
             attempt(program, folder, None, 0, rng)
         check(folder, expected)

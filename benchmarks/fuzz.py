@@ -5,11 +5,13 @@
     python benchmarks/fuzz.py --cases 2000
 
 Hypothesis makes command lines of the programs with flags left out, given twice or with values of
-every kind, and damages the files they read: flagfiles, configs, checkpoints, tables, images,
-prepared data and source files. Each case runs in a process of its own on a copy of small work
-directories. It must end in time with status 0, or with status 2 and one line on stderr that names
-the program (`matnet impute` may also end with 1 and `matnet train` with 75), show no traceback,
-leave no temporary file, and after status 2 leave every file as it was.
+every kind, and damages the files they read: flagfiles, configs, checkpoints, tables, records,
+images, prepared data and source files. Bits flip and ends are lost; in place of files come pipes,
+links that lead outside, JSON nested 100,000 deep, and files that unpack to a thousand times their
+size. Each case runs in a process of its own on a copy of small work directories. It must end in
+time with status 0, or with status 2 and one line on stderr that names the program (`matnet impute`
+may also end with 1 and `matnet train` with 75), show no traceback, leave no temporary file, write
+through no link, and after status 2 leave every file as it was.
 Prints one JSON line with the number of cases by program and status. Each kind of violation is shown
 once with its command and makes the exit status 1. A case is a fork of this process, which has
 already imported TensorFlow.
@@ -51,7 +53,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE = 120  # Seconds, for a case that takes a few on a free core.
 STATUSES = {"impute": (0, 1, 2), "train": (0, 2, 75)}
 _DETAILS = re.compile(r"[0-9]+|/[^ ]*|'[^']*'")
-TEMPORARY = ("**/*.tmp", "**/.preparing_*", "**/*_temp", "**/*.part")
+TEMPORARY = ("**/*.tmp", "**/.preparing_*", "**/.writing_*", "**/*_temp", "**/*.part")
 
 
 class Outcome:
@@ -137,6 +139,8 @@ def complaint(program: str, outcome: Outcome, changed: list[str], folder: pathli
     left = [path.name for pattern in TEMPORARY for path in folder.glob(pattern)]
     if left:
         return f"left behind: {left[0]}"
+    if (folder.parent / fuzz_inputs.OUTSIDE).read_bytes():
+        return "written through a link"
     if outcome.status == 2 and changed:
         return f"changed after status 2: {changed[0]}"
     return ""
@@ -192,6 +196,7 @@ def main() -> int:
     weighted = [name for name in programs for _ in range(fuzz_inputs.PROGRAMS[name])]
     root = pathlib.Path(tempfile.mkdtemp(prefix="fuzz_"))
     (root / "temporary").mkdir()
+    (root / fuzz_inputs.OUTSIDE).touch()
     fuzz_inputs.make_sources(root / "material" / "source")
     for program, arguments in fuzz_inputs.MATERIAL:
         made = run(program, arguments, root / "material")

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import os
 import pathlib
 import random
 import shlex
 import struct
 import types
 import typing
+import zlib
 
 from hypothesis import strategies as st
 
@@ -39,9 +42,21 @@ MATERIAL = (
     ("train", [*_SMALL, *_MIXTURE, "--workdir=run"]),
     ("train", [*_SMALL, *_CONDITIONAL, "--workdir=conditional"]),
     ("score", ["--workdir=run", "--num_samples=2", "--output=source/inliers.csv"]),
+    ("evaluate", ["--workdir=run", _DATA, "--num_samples=3", "--images=4"]),
+    (
+        "impute",
+        [
+            *("--workdir=conditional", "--images=source/images/train/0.png", "--num_samples=3"),
+            *("--rectangles=1:1:3x3", "--output=done"),
+        ],
+    ),
 )
 
-_DAMAGES = ("cut", "garbage", "empty", "delete", "folder", "flip", "json", "text")
+_DAMAGES = (
+    *("cut", "garbage", "empty", "delete", "folder", "pipe", "link"),
+    *("flip", "json", "text", "deep", "long", "bomb"),
+)
+OUTSIDE = "outside"  # A file beside the folder of a case, which links lead to.
 _TEXTS = (
     *("", " ", "x", "-", "--", "=", ",", ",,", ":", "0", "none", "nan", "inf", "-inf", "1e400"),
     *("../x", "/", "/dev/null", "/proc/self/mem", "no/such/thing", "run", "source", "a\nb"),
@@ -53,7 +68,10 @@ _ODD_NUMBERS = ("", "x", "1.5.2", "1e3", "0x10", "1_0", " 1", "\u0663", "+1", "-
 _SCALES = (
     *("1:4:2:1", "4:3:2:1", "8:2:1:1", "2x4:3:2:1", "3:1:1:1", "0:1:1:1", "1:0:1:1", "4:4:4", ""),
 )
-_JSON = (None, True, False, 0, -1, 1.5, 10**30, "", "x", [], [1], ["x"], {}, {"x": 1}, float("nan"))
+_JSON = (
+    *(None, True, False, 0, -1, 1.5, 1e15, 10**30, float("nan"), float("inf"), "", "x"),
+    *([], [1], ["x"], {}, {"x": 1}),
+)
 
 
 # Valid command lines of each program.
@@ -96,6 +114,10 @@ _BASES = {
             *("--workdir=conditional", "--images=source/images/train/0.png"),
             *("--output=new", "--num_samples=1", "--masks=source/mask.png"),
         ],
+        [
+            *("--workdir=conditional", "--images=source/images/train/0.png"),
+            *("--output=done", "--num_samples=2", "--rectangles=1:1:3x3"),
+        ],
     ],
 }
 
@@ -131,6 +153,10 @@ class Damage:
         path.unlink()
         if self.kind == "folder":
             path.mkdir()
+        elif self.kind == "pipe":
+            os.mkfifo(path)
+        elif self.kind == "link":
+            path.symlink_to(folder.parent / OUTSIDE)
         elif self.kind != "delete":
             path.write_bytes(getattr(self, f"_{self.kind}")(content, rng))
 
@@ -148,6 +174,29 @@ class Damage:
         for _ in range(rng.randrange(1, 20)):
             changed[rng.randrange(len(changed))] = rng.randrange(256)
         return bytes(changed)
+
+    def _deep(self, content, rng):
+        return 100_000 * rng.choice((b"[", b'{"a":'))
+
+    def _long(self, content, rng):
+        """Puts 200,000 letters in the place of one word."""
+        words = content.split(b",")
+        words[rng.randrange(len(words))] = 200_000 * b"x"
+        return b",".join(words)
+
+    def _bomb(self, content, rng):
+        """Far more than the file's own size: pixels, text, or bytes that it unpacks to."""
+        if content.startswith(b"\x1f\x8b"):
+            return gzip.compress(gzip.decompress(content) + bytes(2**28), 1)
+        side = rng.choice((8, 13_000, 50_000))
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        text = zlib.compress(rng.choice((10, 2**25)) * b"a")
+        chunks = ((b"IHDR", header), (b"zTXt", b"k\0\0" + text), (b"IDAT", b"x"), (b"IEND", b""))
+        parts = (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
     def _text(self, content, rng):
         """Drops, doubles or replaces one line."""
@@ -266,10 +315,13 @@ def _files(program: str) -> list[str]:
     if program == "impute":
         folders = ["conditional"]
         own = ["source/images/train/*", "source/large.png", "source/photo.jpg", "source/mask.png"]
+        own += ["done/imputations.json"]
     else:
         folders = ["run"]
         own = ["tfds/image_folder/*/*"]
-    own += {"score": ["source/inliers.csv"], "train": ["source/small.flags"]}.get(program, [])
+    more = {"score": ["source/inliers.csv"], "train": ["source/small.flags", "run/lock"]}
+    more |= {name: ["run/evaluation.json", "run/evaluation/*/*"] for name in ("evaluate", "export")}
+    own += more.get(program, [])
     in_runs = ["config.json", "metrics.csv", "checkpoints/*", "config.json", "checkpoints/*.index"]
     return own + [f"{folder}/{name}" for folder in folders for name in in_runs]
 
@@ -319,4 +371,8 @@ def _write_idx(folder, pixels):
             ("labels-idx1", pixels(count, high=10)),
         ):
             header = struct.pack(f">{1 + array.ndim}I", 0x800 | array.ndim, *array.shape)
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+            data = header + array.tobytes()
+            if prefix == "train":
+                (folder / f"{prefix}-{kind}-ubyte.gz").write_bytes(gzip.compress(data))
+            else:
+                (folder / f"{prefix}-{kind}-ubyte").write_bytes(data)

@@ -1,9 +1,23 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `python -m matnet_tf` the command `matnet`."""
+"""The command `matnet`, also as `python -m matnet_tf`."""
 
 import sys
+from collections.abc import Sequence
 
-from matnet_tf import cli
+from matnet_tf import interrupts
 
-sys.exit(cli.main())
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command `matnet`, see `cli.main`; it can be interrupted while it imports that."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    interrupts.end_at_once(" ".join(["matnet", *arguments[:1]]))
+    from matnet_tf import cli
+
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,6 @@ imports none, so that a program can refuse a wrong flag at once. So they are imp
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.util
 import os
 import sys
@@ -18,8 +17,8 @@ __all__ = ["check_backend", "register", "register_with_keras"]
 
 _MODULES = ("model.matnet", "model.conditional", "runs.optimizer")
 _WITHOUT_TENSORFLOW = {
-    *("__main__", "cli", "config", "files", "flags", "presets", "progress", "registration"),
-    "version",
+    *("__main__", "cli", "config", "files", "flags", "interrupts", "presets", "progress"),
+    *("registration", "version"),
 }
 
 
@@ -50,7 +49,7 @@ def register_with_keras() -> None:
         sys.meta_path.insert(0, _KerasFinder())
 
 
-class _KerasFinder(importlib.abc.MetaPathFinder):
+class _KerasFinder:
     """Finds Keras as Python does, once, and has it loaded by `_KerasLoader`."""
 
     def find_spec(self, name, path=None, target=None):
@@ -63,7 +62,7 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
         return spec
 
 
-class _KerasLoader(importlib.abc.Loader):
+class _KerasLoader:
     """Loads Keras and then this package's classes."""
 
     def __init__(self, loader):

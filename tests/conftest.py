@@ -4,6 +4,7 @@
 
 import functools
 import gc
+import logging
 import os
 import pathlib
 
@@ -70,6 +71,18 @@ def eagerly():
 def module_eagerly():
     """Runs a whole module without tracing, including the fixtures that request this one."""
     yield from without_tracing()
+
+
+@pytest.fixture
+def messages():
+    """What TensorFlow logs, such as its warnings of retracing."""
+    import tensorflow as tf
+
+    found, handler = [], logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    yield found
+    tf.get_logger().removeHandler(handler)
 
 
 @pytest.fixture

@@ -8,22 +8,25 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matnet_tf import flags, presets
+from matnet_tf import config, flags, interrupts, presets
 from matnet_tf.files import config_path
 from matnet_tf.flags import Flag
 from matnet_tf.version import __version__
 
-__all__ = ["DEBUG", "PROGRAMS", "RUN", "Program", "main", "program", "report"]
+__all__ = ["DATA_DIR", "DEBUG", "JSON", "PROGRAMS", "RUN", "Program", "main", "program", "report"]
 
 _USAGE_ERROR = 2
-_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention.
 
+DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
 DEBUG = Flag("debug", "show the traceback of an error", False, bool)
+JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
 # What programs use a trained model of; `main` of a program gets the work directory alone.
 RUN = (
     Flag("workdir", "work directory of the run: its config, checkpoints and results", ""),
@@ -81,8 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
-      is reported in one line; 130 after an interrupt.
+      is reported in one line; `interrupts.STATUS` after an interrupt.
     """
+    if arguments is None and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # They are about the code of libraries.
     first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first in PROGRAMS:
         return _run(first, rest)
@@ -100,6 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of a program, calls it, and reports its errors in one line."""
+    try:
+        with interrupts.raised():
+            return _call(name, arguments)
+    except KeyboardInterrupt:
+        print(f"matnet {name}: interrupted", file=sys.stderr)
+        return interrupts.STATUS
+
+
+def _call(name: str, arguments: Sequence[str]) -> int:
     program, debug = PROGRAMS[name], False
     try:
         if {"--help", "-help", "-h", "--help_all"} & set(arguments):
@@ -112,7 +126,12 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         if "preset" in keywords:
             keywords["workdir"] = _work_directory(keywords.pop("preset"), keywords["workdir"])
         return program.main(*values, **keywords) or 0
+    except BrokenPipeError:  # Whoever read the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except Exception as error:
+        if interrupts.came():  # A library has made another error of it.
+            raise KeyboardInterrupt from None
         if (line := flags.one_line(error)) is None:
             raise
         if debug:
@@ -120,9 +139,6 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         line = flags.as_typed(line, program.tree)
         print(f"matnet {name}: error: {line}", file=sys.stderr)
         return getattr(error, "exit_status", _USAGE_ERROR)
-    except KeyboardInterrupt:
-        print(f"matnet {name}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
 
 
 def _work_directory(preset: str, workdir: str) -> str:
@@ -145,5 +161,5 @@ def _overview() -> str:
     lines = ["Matryoshka Networks: deep hierarchical latent-variable models of images.", ""]
     lines += ["Usage: matnet PROGRAM [--FLAG=VALUE ...]", "", "Programs:"]
     for name, program in PROGRAMS.items():
-        lines.append(f"  {name:<10}{inspect.getdoc(program.main).splitlines()[0]}")
+        lines.append(f"  {name:<12}{inspect.getdoc(program.main).splitlines()[0]}")
     return "\n".join([*lines, "", "`matnet PROGRAM --help` lists the flags of a program."])

@@ -14,14 +14,25 @@ from typing import Any
 
 from matnet_tf import config, flags
 from matnet_tf.cli import sentences
-from matnet_tf.cli.command import RUN, program, report
+from matnet_tf.cli.arguments import given_experiment, image_size
+from matnet_tf.cli.command import DATA_DIR, JSON, RUN, program, report
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.flags import Flag
 from matnet_tf.presets import names, read_record, trained, trained_names
 
 __all__ = [
-    *("cluster", "evaluate", "export", "figures", "impute", "prepare", "presets", "publish"),
+    *(
+        "cluster",
+        "devices",
+        "evaluate",
+        "export",
+        "figures",
+        "impute",
+        "prepare",
+        "presets",
+        "publish",
+    ),
     *("sample", "score", "train"),
 ]
 
@@ -29,16 +40,19 @@ _STARTED = time.monotonic()  # --train.max_seconds includes the import of Tensor
 
 _WORKDIR = Flag("workdir", RUN[0].help)  # One that may not exist yet.
 _WEIGHTS = next(f for f in flags.flags_of(config.EvaluateConfig) if f.name == "weights")
-_DATA_DIR = next(f for f in flags.flags_of(config.DataConfig, "data.") if f.name == "data.dir")
-_JSON = Flag("json", "print the record in JSON, in place of a sentence", False, bool)
 
 
 @program(
     Flag("data.name", "data set to prepare"),
-    _DATA_DIR,
+    DATA_DIR,
     Flag("source", "folder with the source files; empty lets TFDS download them", ""),
     Flag("overwrite", "replace a data set that exists", False, bool),
-    Flag("size", "HEIGHTxWIDTH to which an image folder is resized; empty keeps the size", ""),
+    Flag(
+        "size",
+        "HEIGHTxWIDTH to which the images of a folder are resized; empty keeps their size if they "
+        "have one of at most 256 pixels a side, and is 64x64 otherwise",
+        "",
+    ),
     Flag("crop", "side of the tiles into which an image folder is cut; 0 does not cut", 0, int),
 )
 def prepare(
@@ -57,47 +71,13 @@ def prepare(
     image_folder, and many more.
     """
     settings = config.DataConfig(name=data_name, dir=data_dir)
-    pair = _size(size) if size else None
+    pair = image_size(size) if size else None
     if crop < 0:
         raise ValueError(f"--crop must be at least 0; got {crop}")
     with importing():
         from matnet_tf.data import prepare as preparation
 
     print(preparation.prepare(settings, source, overwrite, pair, crop))
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Parses a height and width such as 64x48."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"--size must read HEIGHTxWIDTH, such as 64x64; got {text!r}")
-    return int(height), int(width)
-
-
-def _experiment(given: dict[str, Any]) -> config.Experiment | None:
-    """What the flags of `train` change: the run to resume, or a model that suits the data."""
-    if os.path.isfile(os.path.join(given["workdir"], "config.json")):
-        from matnet_tf.runs.workdir import read_experiment
-
-        return read_experiment(given["workdir"])
-    if designed := {"model.image_shape", "model.scales"} & set(given):
-        if "model.size" in given:
-            raise ValueError(f"--model.size goes without --{min(designed)}, which it would choose")
-        return None
-    data = {name[5:]: value for name, value in given.items() if name.startswith("data.")}
-    with importing():
-        from matnet_tf.data.suggestion import suggest_for
-
-    size = given.get("model.size", "medium")
-    model, settings, kind = suggest_for(config.DataConfig(**data), size)
-    height, width, channels = model.image_shape
-    scales = ",".join(map(str, model.scales))
-    print(
-        f"train: {settings.name} has {kind} images of {height}x{width}x{channels}: a {size} model, "
-        f"--model.scales={scales} --model.likelihood={model.likelihood}",
-        flush=True,
-    )
-    return config.Experiment(model=model, data=settings)
 
 
 @program(
@@ -109,9 +89,9 @@ def _experiment(given: dict[str, Any]) -> config.Experiment | None:
         "medium",
         choices=tuple(SIZES),
     ),
-    _JSON,
+    JSON,
     tree=config.Experiment,
-    base=_experiment,
+    base=given_experiment,
     first=(
         *("workdir", "model.size", "model.scales", "data.name", "data.dir"),
         *("data.validation_images", "train.steps", "train.max_seconds", "train.batch_size"),
@@ -123,9 +103,9 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
 
     Without --preset or a network (--model.scales), the model is made to suit the data. A finished
     run goes on with a larger --train.steps. Exit status: 0 when the run is complete, 2 after an
-    error, 75 if SIGTERM ended it early.
+    error, 75 if SIGTERM or SIGHUP ended it early.
     """
-    del model_size  # `_experiment` has used it.
+    del model_size  # `given_experiment` has used it.
     if experiment.init.startswith("preset:"):
         trained(experiment.init.removeprefix("preset:"))
     with importing():
@@ -136,11 +116,24 @@ def train(experiment: config.Experiment, workdir: str, model_size: str, json: bo
     return os.EX_TEMPFAIL if record.get("interrupted") else os.EX_OK
 
 
+@program()
+def devices() -> None:
+    """Lists the devices that TensorFlow finds and that the programs use.
+
+    Where the machine has a GPU of NVIDIA's that TensorFlow does not use, a line on stderr has the
+    reason.
+    """
+    with importing():
+        from matnet_tf.runs.devices import described
+
+    print("\n".join(described()))
+
+
 @program(
     *RUN,
-    _DATA_DIR,
+    DATA_DIR,
     Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
-    _JSON,
+    JSON,
     tree=config.EvaluateConfig,
 )
 def evaluate(
@@ -164,7 +157,7 @@ def evaluate(
     Flag("output", "CSV file to write; empty is WORKDIR/scores/NAME_SPLIT.csv", ""),
     Flag("inliers", "CSV file of images that are not outliers, written with the same model", ""),
     *flags.changes_of(config.DataConfig, "data."),
-    _JSON,
+    JSON,
     tree=config.ScoreConfig,
 )
 def score(
@@ -192,7 +185,7 @@ def score(
     _WEIGHTS,
     Flag("seed", "seed of the samples and of the choice of images", 0, int),
     Flag("compare", "more work directories for bits.png, with commas", (), tuple[str, ...]),
-    _DATA_DIR,
+    DATA_DIR,
 )
 def figures(workdir: str, weights: str, seed: int, compare: tuple[str, ...], data_dir: str) -> None:
     """Draws the figures of a trained model and prints their paths.
@@ -227,15 +220,15 @@ def sample(
     print(drawing.write_samples(workdir, num, output, temperature, seed, weights))
 
 
-@program(*RUN, _DATA_DIR, _JSON, tree=config.ClusterConfig)
+@program(*RUN, DATA_DIR, JSON, tree=config.ClusterConfig)
 def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: bool) -> None:
     """Shows which classes a model with a mixture prior has found without labels.
 
     Assigns images to the mixture's components and measures purity and normalized mutual information
     against the labels, beside those of k-means on pixels and on the top latents. For a model
-    without a mixture it measures only k-means, with --components clusters. Writes clusters.csv and
-    clusters.json to the work directory and, for a mixture, figures/classes.png and
-    figures/components.png. Prints their paths.
+    without a mixture it measures only k-means, with --components clusters or as many as there are
+    classes. Writes clusters.csv and clusters.json to the work directory and, for a mixture,
+    figures/classes.png and figures/components.png. Prints their paths.
     """
     with importing():
         from matnet_tf.evaluation import clusters
@@ -248,7 +241,7 @@ def cluster(settings: config.ClusterConfig, workdir: str, data_dir: str, json: b
     *RUN,
     Flag("images", "PNG and JPEG files, or folders of them; with commas", type=tuple[str, ...]),
     Flag("output", "folder to write to; empty is WORKDIR/imputations", ""),
-    _JSON,
+    JSON,
     tree=config.ImputeConfig,
 )
 def impute(
@@ -273,13 +266,23 @@ def impute(
     return 1 if record["skipped"] else 0
 
 
-@program(*RUN, _WEIGHTS)
-def export(workdir: str, weights: str) -> None:
+@program(
+    *RUN,
+    _WEIGHTS,
+    Flag(
+        "max_image_samples",
+        "most images times samples of a request; 0 is 10000, or as many images as fill 64 MiB",
+        *(0, int),
+    ),
+)
+def export(workdir: str, weights: str, max_image_samples: int) -> None:
     """Exports a trained model as a SavedModel and prints its path."""
+    if not 0 <= max_image_samples < 2**31:
+        raise ValueError(f"--max_image_samples must lie in [0, 2^31); got {max_image_samples}")
     with importing():
         from matnet_tf.serving import export as exporting
 
-    print(exporting.export(workdir, weights=weights))
+    print(exporting.export(workdir, weights, max_image_samples))
 
 
 @program(
@@ -287,7 +290,7 @@ def export(workdir: str, weights: str) -> None:
     Flag("output", "folder to write to; its name is that of the model"),
     Flag("command", "the command that trained the model, for the record"),
     Flag("hardware", "what it was trained on, for the record"),
-    _DATA_DIR,
+    DATA_DIR,
     tree=config.EvaluateConfig,
 )
 def publish(
@@ -311,7 +314,7 @@ def publish(
     print(sentences.of_preset(os.path.basename(os.path.abspath(output)), record))
 
 
-@program(_JSON)
+@program(JSON)
 def presets(json: bool) -> None:
     """Lists the presets that have a trained model, with their bounds.
 

@@ -10,6 +10,9 @@ from typing import Any
 
 __all__ = [
     "of_clusters",
+    "of_compression",
+    "of_decompression",
+    "of_estimate",
     "of_evaluation",
     "of_imputations",
     "of_preset",
@@ -26,7 +29,8 @@ def of_training(record: Mapping[str, Any], workdir: str) -> str:
     if record.get("elbo") is not None:
         text += f"; ELBO of training images in the last interval: {record['elbo']:.2f} nats"
     if record["skipped"]:
-        text += f"; {record['skipped']:,} steps skipped, {record['rollbacks']} times gone back"
+        text += f"; skipped steps: {record['skipped']:,}, returns to a checkpoint: "
+        text += str(record["rollbacks"])
     return f"{text}. Everything is in {workdir}"
 
 
@@ -93,6 +97,40 @@ def of_presets(records: Mapping[str, Any], recipes: Sequence[str]) -> str:
     """The presets with a trained model, one a line, and the names of the others."""
     lines = [of_preset(name, record) for name, record in records.items()]
     return "\n".join([*lines, f"without a trained model: {', '.join(recipes)}"])
+
+
+def of_compression(record: Mapping[str, Any]) -> str:
+    """The size of the file, what it began with, and the speed."""
+    verified = record["verified_images_per_second"]
+    check = f", verified at {verified:.0f}" if verified else ", not verified"
+    return (
+        f"{record['images']:,} images in {record['bytes']:,} bytes, {record['bits_per_dim']:.4f} "
+        f"bits/dim{_beside(record)}. {record['first_images']:,} first images take "
+        f"{record['first_bytes']:,} of the bytes, the header {record['header_bytes']:,}. Coded at "
+        f"{record['images_per_second']:.0f} images/s{check}. See {record['output']}"
+    )
+
+
+def of_estimate(record: Mapping[str, Any]) -> str:
+    """The rate on some images, and what all would take."""
+    return (
+        f"about {record['bits_per_dim']:.4f} bits/dim on {record['sampled']} of "
+        f"{record['images']:,} images{_beside(record)}: {record['bytes']:,} bytes for all, without "
+        f"header and first images"
+    )
+
+
+def of_decompression(record: Mapping[str, Any]) -> str:
+    """How many images came back."""
+    return (
+        f"wrote {record['images']:,} of {record['of']:,} images to {record['output']} at "
+        f"{record['images_per_second']:.0f} images/s"
+    )
+
+
+def _beside(record: Mapping[str, Any]) -> str:
+    found = [f"{name.upper()} {rate:.3f}" for name, rate in record["others"].items()]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _images(record: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from matnet_tf.config.experiment import ElboLoss, Experiment, TrainConfig
 from matnet_tf.config.model import ModelConfig, Scale, halvings
 from matnet_tf.config.programs import (
     ClusterConfig,
+    CompressConfig,
     EvaluateConfig,
     ImputeConfig,
     Rectangle,
@@ -19,6 +20,7 @@ from matnet_tf.config.programs import (
 
 __all__ = [
     "ClusterConfig",
+    "CompressConfig",
     "DataConfig",
     "ElboLoss",
     "EvaluateConfig",

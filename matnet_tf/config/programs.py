@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the programs that use a trained model: evaluate, score, cluster, impute."""
+"""Settings of the programs that use a trained model: evaluate, score, cluster, impute, compress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import re
 
 from matnet_tf.config.validation import check_fields, field, make_tuple, require
 
-__all__ = ["ClusterConfig", "EvaluateConfig", "ImputeConfig", "Rectangle", "ScoreConfig"]
+__all__ = [
+    "ClusterConfig",
+    "CompressConfig",
+    "EvaluateConfig",
+    "ImputeConfig",
+    "Rectangle",
+    "ScoreConfig",
+]
 
 
 # Default, help text and choices of fields that several programs have.
@@ -32,7 +39,7 @@ class EvaluateConfig:
 
     split: str = field(*_SPLIT)
     num_samples: int = field(
-        2500, "number of samples K in the importance-weighted bound", at_least=1
+        100, "number of samples K in the importance-weighted bound; the paper's is 2500", at_least=1
     )
     images: int = field(*_IMAGES, at_least=0)
     seed: int = field(0, "seed of the subset and of the samples", at_least=0)
@@ -43,6 +50,9 @@ class EvaluateConfig:
         "image-samples per top-down pass, which limits the memory; 0 depends on the model's size",
         at_least=0,
     )
+    tf32: bool = field(
+        False, "on a GPU, multiply in TF32, with 10 bits of mantissa, in place of float32: faster"
+    )
 
     def __post_init__(self):
         check_fields(self)
@@ -50,10 +60,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig(EvaluateConfig):
-    """Settings of `matnet score`.
-
-    K is smaller because there is a bound for every number of inferred levels, from 0 to all.
-    """
+    """Settings of `matnet score`, with a bound for every number of inferred levels, 0 to all."""
 
     num_samples: int = field(
         100, "number of samples K in each importance-weighted bound", at_least=1
@@ -77,8 +84,8 @@ class ClusterConfig:
     )
     components: int = field(
         0,
-        "number of clusters of the k-means baselines; required for a model without a mixture "
-        "prior, and 0 for a model with one, whose number of components is used",
+        "number of clusters of k-means for a model without a mixture prior; 0 is the number of "
+        "classes, or 10 if there are none. A mixture prior brings its own number",
         at_least=0,
     )
     groups: int = field(
@@ -88,6 +95,38 @@ class ClusterConfig:
         0, "seed of the subset, the draws, the k-means baselines and the pictures", at_least=0
     )
     weights: str = field(*_WEIGHTS)
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressConfig:
+    """Settings of `matnet compress`.
+
+    Raises:
+      ValueError: If a field is out of range.
+    """
+
+    split: str = field(*_SPLIT)
+    num_images: int = field(0, "number of images, from the first; 0 is all", at_least=0)
+    weights: str = field(*_WEIGHTS)
+    batch_size: int = field(
+        8,
+        "images that the networks see at once; more are faster, and begin with more first images",
+        at_least=1,
+        at_most=65536,
+    )
+    block: int = field(
+        10000, "images in a block; damage costs one, and each has first images", at_least=1
+    )
+    bins: float = field(
+        1.0, "steps of a latent in the standard deviation of its posterior", at_least=0.1
+    )
+    threads: int = field(
+        2, "threads of TensorFlow, here and when the file is read", at_least=1, at_most=1024
+    )
+    verify: bool = field(True, "decode every block before the file is written")
 
     def __post_init__(self):
         check_fields(self)

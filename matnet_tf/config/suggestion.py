@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import itertools
 
+from matnet_tf.config.experiment import TrainConfig
 from matnet_tf.config.model import ModelConfig, Scale, halvings
 from matnet_tf.config.validation import require
 
-__all__ = ["KINDS", "SIZES", "suggested_model"]
+__all__ = ["KINDS", "SIZES", "suggested_model", "suggested_training"]
 
 # Settings of a whole model, then filters, latents and modules of a convolutional and of a fully
 # connected scale.
@@ -29,6 +30,7 @@ KINDS = {
     "real": "normal",
 }
 _MOST, _LEAST = 32, 4  # Sides of convolutional scales.
+_FULL_BATCH = 32 * 32  # Pixels of the largest images of which a batch has the default size.
 
 
 def suggested_model(
@@ -65,3 +67,16 @@ def suggested_model(
         conditional_stages=int(conditional),
         **settings,
     )
+
+
+def suggested_training(image_shape: tuple[int, int, int]) -> TrainConfig:
+    """Returns how to train on images of a shape: larger ones need fewer a step, and save oftener.
+
+    Args:
+      image_shape: Height, width and channels.
+    """
+    height, width, _ = image_shape
+    if height * width <= _FULL_BATCH:
+        return TrainConfig()
+    batch_size = max(8, TrainConfig.batch_size * _FULL_BATCH // (height * width))
+    return TrainConfig(batch_size=batch_size, checkpoint_every=100)

@@ -4,14 +4,17 @@
 
 Both classes offer `shuffled`, endless batches in which the batch at a global step is a function of
 (seed, step) alone, and `ordered`, one pass in a given order. A run that resumes at step s therefore
-sees the images that it would have seen without the interruption.
+sees the images that it would have seen without the interruption. Both are read within `reading`,
+which names the files in errors of reading.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -66,6 +69,8 @@ class MemoryImages:
     Args:
       images: Images [N, H, W, C], uint8, or float32 in [0, 1].
     """
+
+    reading = staticmethod(contextlib.nullcontext)
 
     def __init__(self, images: np.ndarray):
         self.array = images
@@ -134,10 +139,16 @@ class StreamedImages:
     Args:
       dataset: Single images [H, W, C] in a fixed order.
       size: Number of images.
+      reading: Returns a context that names the files in errors of reading.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, size: int):
-        self._dataset, self._size = dataset, size
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        size: int,
+        reading: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ):
+        self._dataset, self._size, self.reading = dataset, size, reading
 
     def __len__(self) -> int:
         return self._size

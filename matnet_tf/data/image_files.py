@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ def find(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[pathlib
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"there is no file or folder {path}")
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is neither a file nor a folder")
         files = _images_in(path) if path.is_dir() else [path]
         if not files:
             raise ValueError(f"{path} holds no images ({', '.join(SUFFIXES)})")
@@ -102,7 +105,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
     """Returns what the function returns for an opened picture file."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with warnings.catch_warnings(), _open(path) as image:
             deep = _deep_mode(image)
             result = None if deep else function(image)
     except Image.UnidentifiedImageError:
@@ -116,6 +119,12 @@ def _opened(path: pathlib.Path, function: Callable[[Image.Image], Any]) -> Any:
     if deep:
         raise ValueError(f"it has pixels of mode {deep}; expected 8-bit grey or colour")
     return result
+
+
+def _open(path: pathlib.Path) -> Image.Image:
+    # Pillow warns in lines for programmers, and of files that it takes, such as large ones.
+    warnings.simplefilter("ignore")
+    return Image.open(path, formats=_FORMATS)
 
 
 def _deep_mode(image: Image.Image) -> str | None:

@@ -54,6 +54,7 @@ class Split:
       mask_config: Settings of the masks, or None if nothing is hidden.
       classes: Names of the classes, or None.
       files: Name of the file of each image, or None.
+      tiles_of: Median height and width of the pictures that the images are tiles of, or None.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Split:
     mask_config: DataConfig | None = None
     classes: list[str] | None = None
     files: np.ndarray | None = None
+    tiles_of: tuple[int, int] | None = None
 
     @property
     def num_images(self) -> int:
@@ -74,8 +76,13 @@ class Split:
         return len(self.images)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the number of stored images and a digest, to tell one set from another."""
-        return {"count": self.num_images, "digest": self.images.digest()}
+        """Returns the number of stored images and a digest, to tell one set from another.
+
+        `tiles_of` is there too if the images are tiles.
+        """
+        with self.images.reading():
+            found = {"count": self.num_images, "digest": self.images.digest()}
+        return found | ({"tiles_of": list(self.tiles_of)} if self.tiles_of else {})
 
     def columns(self, indices: np.ndarray) -> dict[str, list]:
         """What is known of images beside their pixels: `index`, `label`, `class` and `file`.
@@ -241,6 +248,7 @@ def load(config: DataConfig, split: str) -> Split:
         mask_config=config if config.mask != "none" else None,
         classes=stored.classes,
         files=stored.files,
+        tiles_of=stored.tiles_of,
     )
 
 

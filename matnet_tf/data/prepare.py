@@ -82,7 +82,8 @@ def prepare(
       config: Name of the data set, and the data directory.
       source: Folder of the source files, see `catalog.DATA_SETS`; empty lets TFDS download.
       overwrite: Whether to replace an existing data set.
-      size: Height and width to which the images of an image folder are resized; None keeps them.
+      size: Height and width to which the images of an image folder are resized; None keeps images
+        of one size, see `sources.folders`.
       crop: Side of the tiles into which the images of an image folder are cut; 0 does not cut.
 
     Raises:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
@@ -36,6 +35,8 @@ _OF_THE_MACHINE = (
     *(MemoryError, PermissionError),
     *(tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError),
 )
+# What TensorFlow raises in the middle of a torn file, and at the end of one that lacks images.
+_TORN = (tf.errors.DataLossError, tf.errors.FailedPreconditionError)
 
 
 class Stored(NamedTuple):
@@ -46,12 +47,15 @@ class Stored(NamedTuple):
       labels: Class of each image, int64 [N], or None.
       classes: Names of the classes, or None.
       files: Name of the file of each image, or None.
+      tiles_of: Median height and width, at the images' scale, of the pictures that the images are
+        tiles of; None if they are whole pictures.
     """
 
     images: MemoryImages | StreamedImages
     labels: np.ndarray | None = None
     classes: list[str] | None = None
     files: np.ndarray | None = None
+    tiles_of: tuple[int, int] | None = None
 
 
 def in_tfds(name: str) -> bool:
@@ -64,13 +68,15 @@ def in_tfds(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _damage_named(folder: pathlib.Path) -> Iterator[None]:
+def _damage_named(
+    folder: pathlib.Path, kinds: tuple[type[Exception], ...] = (Exception,)
+) -> Iterator[None]:
     """Turns the errors of TFDS, TensorFlow and protobuf about damaged files into one line."""
     try:
         yield
     except _OF_THE_MACHINE:
         raise
-    except Exception as error:
+    except kinds as error:
         raise ValueError(
             f"the data set in {folder} is damaged ({files.reason_of(error)}); prepare it again, "
             f"with matnet prepare --overwrite"
@@ -85,7 +91,10 @@ def builder_of(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
         are not TFDS's own.
     """
     with _damage_named(folder):
-        description = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        for path in folder.iterdir():
+            if not (path.is_file() or path.is_dir()):
+                raise ValueError(f"{path.name} is not a file")
+        description = files.read_json(folder / "features.json")
         foreign = {name for name in _feature_classes(description) if not name.startswith(_OWN)}
     if foreign:
         raise ValueError(
@@ -97,6 +106,9 @@ def builder_of(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
         for split in builder.info.splits.values():
             if split.num_examples and not split.file_instructions:
                 raise ValueError(f"the split {split.name} has no files")
+            for name in sorted(split.filenames):
+                if not (folder / name).is_file():
+                    raise ValueError(f"it lacks the file {name}")
         return builder
 
 
@@ -146,11 +158,23 @@ def read(
             columns[label][part] if label else None,
             list(builder.info.features[label].names) if label else None,
             columns[file][part] if file else None,
+            _tiles_of(folder, builder.info, shape),
         )
     factor = 255 // white if dtype == np.uint8 else 1
     dataset = _dataset(builder, split, {"image"}).skip(part.start).take(part.stop - part.start)
     dataset = _resized(dataset, image_size).map(lambda example: example["image"] * factor)
-    return Stored(StreamedImages(dataset, part.stop - part.start))
+    reading = functools.partial(_damage_named, folder, _TORN)
+    images = StreamedImages(dataset, part.stop - part.start, reading)
+    return Stored(images, tiles_of=_tiles_of(folder, builder.info, shape))
+
+
+def _tiles_of(
+    folder: pathlib.Path, info: tfds.core.DatasetInfo, shape: tuple[int, int, int]
+) -> tuple[int, int] | None:
+    """Returns what `Stored` says of the pictures behind images of a shape."""
+    with _damage_named(folder):
+        pictures, tile = info.metadata.get("tiles_of"), info.features["image"].shape
+        return pictures and tuple(round(pictures[i] * shape[i] / tile[i]) for i in range(2))
 
 
 def split_size(folder: pathlib.Path, split: str) -> int:

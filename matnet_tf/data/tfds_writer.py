@@ -7,8 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,7 +24,7 @@ __all__ = ["data_dir", "find", "publish", "remove_abandoned", "workspace", "writ
 # With these files TFDS reads a folder without the code that made it.
 _FILES = ("dataset_info.json", "features.json")
 
-_WORKSPACE, _LOCK, _REPLACED = ".preparing_", ".lock", "replaced_"
+_WORKSPACE, _REPLACED = ".preparing_", "replaced_"
 
 
 def data_dir(directory: str) -> pathlib.Path:
@@ -86,41 +84,14 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
     return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
 
 
-@contextlib.contextmanager
-def workspace(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a temporary folder beside the data sets and removes it at the end.
-
-    `directory` is removed too if it did not exist before and stays empty. A lock file beside the
-    folder, which the system unlocks when the process ends, tells `remove_abandoned` that the folder
-    is in use.
-    """
-    existed = directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{_WORKSPACE}{secrets.token_hex(4)}"
-    lock_file = path.with_suffix(_LOCK)
-    try:
-        with files.locked(lock_file):
-            path.mkdir()
-            yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            lock_file.unlink()
-        if not existed:
-            with contextlib.suppress(OSError):  # It is not empty.
-                directory.rmdir()
+def workspace(directory: pathlib.Path) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """Makes a temporary folder beside the data sets, see `files.workspace`."""
+    return files.workspace(directory, _WORKSPACE)
 
 
 def remove_abandoned(directory: pathlib.Path) -> None:
     """Removes the folders of killed preparations; those of running ones stay."""
-    for lock_file in directory.glob(f"{_WORKSPACE}*{_LOCK}"):
-        path = lock_file.with_suffix("")
-        # A folder in use raises filelock.Timeout, an OSError; another user's, a PermissionError.
-        with contextlib.suppress(OSError), files.locked(lock_file, timeout=0) as held:
-            if held:
-                _put_back(path)
-                shutil.rmtree(path, ignore_errors=True)
-                lock_file.unlink()
+    files.remove_abandoned(directory, _WORKSPACE, _put_back)
 
 
 def _put_back(path: pathlib.Path) -> None:
@@ -162,6 +133,8 @@ def write(source: Source, directory: pathlib.Path) -> pathlib.Path:
         raise OSError(
             f"{source.name} could not be written to {directory.parent}: {files.reason_of(error)}"
         ) from error
+    if source.tiles_of:
+        tfds.core.MetadataDict(tiles_of=source.tiles_of).save_metadata(builder.data_dir)
     return pathlib.Path(builder.data_dir)
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Diagonal Gaussians over latents (paper, Eqs. 8 and 11).
 
-Distributions are float32 whatever the compute dtype. Log-variances are bounded smoothly and means
-are clipped far beyond the range of any trained model, so that finite parameters always give finite
+Distributions are float32 whatever the compute dtype. Log-variances are bounded smoothly, and means
+grow slowly beyond the range of trained models, so that finite parameters always give finite
 densities and KLs, and finite squares of KLs.
 """
 
@@ -12,12 +12,11 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-__all__ = ["bounded", "clipped_mean", "diagonal_normal"]
+__all__ = ["bounded", "slowed_mean", "diagonal_normal"]
 
 tfd = tfp.distributions
 
-# A squared difference of means, divided by the smallest variance and squared again, fits a float32.
-LARGEST_MEAN = 1e6
+_LINEAR = 100.0  # Means up to this are what the networks say.
 
 
 def diagonal_normal(
@@ -37,7 +36,7 @@ def diagonal_normal(
     loc, log_var = tf.split(parameters, 2, axis=-1)
     scale = tf.exp(bounded(log_var, log_var_bound) / 2)
     return tfd.Independent(
-        tfd.Normal(clipped_mean(loc), scale), reinterpreted_batch_ndims=loc.shape.rank - 1
+        tfd.Normal(slowed_mean(loc), scale), reinterpreted_batch_ndims=loc.shape.rank - 1
     )
 
 
@@ -46,6 +45,12 @@ def bounded(x: tf.Tensor, bound: float) -> tf.Tensor:
     return bound * tf.tanh(x / bound)
 
 
-def clipped_mean(loc: tf.Tensor) -> tf.Tensor:
-    """Clips means to plus or minus a million, far beyond those of any trained model."""
-    return tf.clip_by_value(loc, -LARGEST_MEAN, LARGEST_MEAN)
+def slowed_mean(loc: tf.Tensor) -> tf.Tensor:
+    """Means as they are up to 100; beyond, they grow with the logarithm only: 1e30 becomes 6,547.
+
+    A few images may send a network far out while it learns. A bound that cuts has no gradient
+    there, which would leave them out for good; this one always leads back.
+    """
+    size = tf.abs(loc)
+    beyond = _LINEAR * (1.0 + tf.math.log(tf.maximum(size, _LINEAR) / _LINEAR))
+    return tf.where(size <= _LINEAR, loc, tf.sign(loc) * beyond)

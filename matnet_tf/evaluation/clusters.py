@@ -35,6 +35,7 @@ from matnet_tf.files import write_whole
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.plots.classes import write_class_figures
 from matnet_tf.progress import image_progress
+from matnet_tf.runs import devices
 from matnet_tf.runs.models import LoadedRun, load_run
 from matnet_tf.runs.workdir import read_unconditional
 from matnet_tf.tracing import without_autograph
@@ -43,6 +44,7 @@ __all__ = ["agreement", "cluster", "entropy"]
 
 _STARTS = 10  # Random starts of k-means; the best result counts.
 _BATCH = 100  # Images per bottom-up pass.
+_CLUSTERS = 10  # Of images without classes.
 
 
 @without_autograph
@@ -62,21 +64,25 @@ def cluster(
 
     Raises:
       ValueError: If the work directory, the split or the subset cannot be used, the model is
-        conditional, or the number of clusters is missing, conflicts with the mixture's, or exceeds
-        the number of images.
+        conditional, or the number of clusters conflicts with the mixture's or exceeds the number of
+        images.
       OSError: If files cannot be written.
     """
     config, workdir = config or ClusterConfig(), pathlib.Path(workdir)
     run = read_unconditional(workdir, "clustering", data_dir)
-    number = _number_of_clusters(config, run.model)
+    _check_components(config, run.model)
     split = loading.load_for(run.model, run.data, config.split)
     chosen = chosen_images(config, split.num_images)
+    number = run.model.mixture_components or config.components
+    number = number or min(len(split.classes or ()) or _CLUSTERS, len(chosen))
     if number > len(chosen):
         raise ValueError(
             f"k-means needs at least as many images as clusters, {number}; got {len(chosen)}"
         )
     loaded = load_run(workdir, config.weights)
-    encoded = _encode(loaded.model, split.evaluation_dataset(_BATCH, chosen), len(chosen), config)
+    with split.images.reading(), devices.tensor_float_32(False):
+        images = split.evaluation_dataset(_BATCH, chosen)
+        encoded = _encode(loaded.model, images, len(chosen), config)
     labels = _labels(split, chosen)
     baselines = {name: _kmeans(points, number, config.seed) for name, points in encoded.points()}
     record = _settings(config, loaded, run.data.name, split, len(chosen))
@@ -152,19 +158,12 @@ def _encode(model: MatNet, dataset: Iterable[Any], count: int, config: ClusterCo
     return _Encoded(x, top, probabilities[0] if probabilities else None)
 
 
-def _number_of_clusters(config: ClusterConfig, model: ModelConfig) -> int:
-    """Returns the number of the mixture's components, or the number asked for."""
+def _check_components(config: ClusterConfig, model: ModelConfig) -> None:
     if model.mixture_components and config.components:
         raise ValueError(
             f"ClusterConfig.components is for models without a mixture prior; this model has a "
             f"mixture of {model.mixture_components} components; got {config.components}"
         )
-    if not model.mixture_components and not config.components:
-        raise ValueError(
-            "this model has no mixture prior: set the number of k-means clusters, "
-            "ClusterConfig.components of at least 1; got 0"
-        )
-    return model.mixture_components or config.components
 
 
 def _labels(split: loading.Split, chosen: np.ndarray) -> np.ndarray | None:
@@ -196,7 +195,9 @@ def _settings(
     settings = bound_settings(
         EvaluateConfig(batch_size=_BATCH, **shared), loaded, name, split, count
     )
-    unused = ["chunk"] if loaded.experiment.model.mixture_components else ["chunk", "num_samples"]
+    unused = {"chunk", "jit_compile"}
+    if not loaded.experiment.model.mixture_components:
+        unused.add("num_samples")
     return {name: value for name, value in settings.items() if name not in unused}
 
 

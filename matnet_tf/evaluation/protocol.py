@@ -8,20 +8,16 @@ of the images' scores is what the evaluation reports.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from matnet_tf.config import ClusterConfig, EvaluateConfig
-from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import loading
 from matnet_tf.distributions.stateless_random import seed_tensor
-from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.importance import compiles_bounds
-from matnet_tf.runs.models import LoadedRun
+from matnet_tf.runs.models import LoadedRun, model_digest
 from matnet_tf.runs.workdir import source_commit
 from matnet_tf.version import __version__
 
@@ -92,7 +88,7 @@ def bound_settings(
     noise = "uniform" if split.dequantized else "none"
     return {
         "data": name,
-        "data_digest": split.images.digest(),
+        "data_digest": split.identity()["digest"],
         "split": config.split,
         "images": {
             "count": count,
@@ -104,20 +100,13 @@ def bound_settings(
         "dequantization": {"method": noise, "seed": split.draw_seed if split.dequantized else None},
         "weights": loaded.weights,
         "checkpoint_step": loaded.step,
-        "model_digest": _digest(loaded.model),
+        "model_digest": model_digest(loaded.model),
         "num_samples": config.num_samples,
         "seed": config.seed,
         "batch_size": config.batch_size,
         "chunk": config.chunk or loaded.model.samples_per_pass,
+        "tf32": config.tf32 and bool(tf.config.list_physical_devices("GPU")),
         "jit_compile": compiles_bounds(),  # XLA draws other noise for the same seed.
         "package_version": __version__,
         "commit": source_commit(),
     }
-
-
-def _digest(model: ElboModel) -> str:
-    """Digests the architecture and every weight that a bound depends on."""
-    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
-    for variable in model.bound_weights:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()[:16]

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from matnet_tf.files import lock_part, locked, unlock_part, write_whole
+from matnet_tf.files import (
+    lock_part,
+    locked,
+    open_file,
+    read_file,
+    read_json,
+    unlock_part,
+    write_whole,
+)
 
 __all__ = ["BatchFiles", "PerImage", "append_record", "damaged", "read_records"]
 
@@ -44,7 +52,7 @@ class BatchFiles:
     def __init__(self, folder: pathlib.Path, count: int):
         self.found: dict[int, tuple[PerImage, float]] = {}  # results and seconds by number
         self._folder, self._count = folder, count
-        self._claims = (folder / "claims").open("a")
+        self._claims = open_file(folder / "claims", "a")
         self._has_locks = True  # As far as is known.
 
     def __enter__(self) -> BatchFiles:
@@ -126,7 +134,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _load_batch(path: pathlib.Path) -> tuple[PerImage, float]:
-    stored = path.read_bytes()
+    stored = read_file(path)
     content, checksum = stored[:-32], stored[-32:]
     if _checksum(content) != checksum:
         raise ValueError("its checksum does not fit")
@@ -152,8 +160,8 @@ def read_records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        records = read_json(path)
+    except (OSError, ValueError) as error:
         records, reason = None, str(error)
     else:
         reason = "it is not a list of records with a key"

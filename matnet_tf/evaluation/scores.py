@@ -39,10 +39,11 @@ from matnet_tf.config.serialization import from_dict, to_dict
 from matnet_tf.data import loading
 from matnet_tf.data.catalog import binarization_of, data_set_info
 from matnet_tf.evaluation.protocol import batch_seeds, bound_settings, check_finite, chosen_images
-from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, open_file, read_json, write_whole
 from matnet_tf.model.bounds import bits_per_dim
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.progress import image_progress
+from matnet_tf.runs import devices
 from matnet_tf.runs.models import load_run
 from matnet_tf.runs.workdir import read_unconditional
 from matnet_tf.tracing import without_autograph
@@ -158,7 +159,8 @@ def score(
     record = bound_settings(config, loaded, run.data.name, split, len(chosen))
     others = _comparable(inliers, record, run.model.num_levels) if inliers else None
     with folder_for_work(path.parent):
-        values, seconds = _measure(loaded.model, split, chosen, config)
+        with devices.tensor_float_32(config.tf32):
+            values, seconds = _measure(loaded.model, split, chosen, config)
         record |= {"seconds": seconds, "scores": str(path)}
         if others:
             record |= {"inliers": os.fspath(inliers), "auroc": _auroc(values, others)}
@@ -224,7 +226,7 @@ def _numbers(rows: list[list[str]]) -> np.ndarray:
 
 def _rows(path: str | os.PathLike) -> list[list[str]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open_file(path, newline="", encoding="utf-8") as file:
             return list(csv.reader(file))
     except OSError as error:
         raise ValueError(f"cannot read the scores in {path}: {error.strerror}") from None
@@ -265,7 +267,7 @@ def _measure(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Scores the chosen images; returns the scores and the seconds that they took."""
     parts, position, started = [], 0, time.monotonic()
-    with image_progress("score", len(chosen)) as progress:
+    with image_progress("score", len(chosen)) as progress, split.images.reading():
         for x in split.evaluation_dataset(config.batch_size, chosen):
             seed, _ = batch_seeds(config.seed, position)
             parts.append(image_scores(model, x, config.num_samples, seed, config.chunk or None))
@@ -315,7 +317,7 @@ def _comparable(
     path = pathlib.Path(inliers)
     scores = read_scores(path, num_levels)
     try:
-        theirs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        theirs = read_json(path.with_suffix(".json"))
         differ = [name for name in _COMPARABLE if theirs[name] != record[name]]
     except (OSError, ValueError, KeyError, TypeError):
         return scores  # The table came without its record.

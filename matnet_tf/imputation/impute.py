@@ -20,6 +20,7 @@ by window (see `tiling`). An image's completions do not depend on the other imag
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -33,13 +34,13 @@ from PIL import Image
 from matnet_tf.config import Experiment, ImputeConfig
 from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import image_files
-from matnet_tf.files import folder_for_work, write_whole
+from matnet_tf.files import folder_for_work, printable, read_json, write_whole
 from matnet_tf.imputation import tiling
 from matnet_tf.imputation.tiling import impute_picture
 from matnet_tf.plots.completions import contact_row, contact_sheet
 from matnet_tf.progress import image_progress
 from matnet_tf.runs.models import LoadedRun, load_run
-from matnet_tf.runs.workdir import read_experiment, source_commit
+from matnet_tf.runs.workdir import read_experiment, source_commit, training_images
 from matnet_tf.tracing import without_autograph
 from matnet_tf.version import __version__
 
@@ -47,6 +48,7 @@ __all__ = ["impute_files"]
 
 _RECORD, _SHEET = "imputations.json", "contact_sheet.png"
 _MOST_ROWS = 24  # Images on the contact sheet.
+_LIKE = 2.0  # Up to this factor between their sides, pictures count as of one scale.
 
 
 @without_autograph
@@ -59,7 +61,8 @@ def impute_files(
     """Fills in the missing pixels of image files and writes the files listed above.
 
     A file is named on stderr and skipped if it cannot be read, is too small, or has no mask, a mask
-    of another size, or a mask that leaves nothing to predict.
+    of another size, or a mask that leaves nothing to predict. The first picture whose scale is
+    unlike that of the training images is named there, too.
 
     Args:
       workdir: A work directory of `matnet train`, with a conditional model.
@@ -83,7 +86,8 @@ def impute_files(
     _check_outputs(folder, files, missing.files, config.num_samples)
     with folder_for_work(folder):
         loaded = load_run(workdir, config.weights)
-        done, skipped, rows = _impute_all(loaded, config, files, missing, folder)
+        trained_on = training_images(workdir).get("tiles_of")
+        done, skipped, rows = _impute_all(loaded, config, files, missing, folder, trained_on)
         record = _settings(config, loaded) | {
             "images": done,
             "skipped": skipped,
@@ -112,9 +116,10 @@ def _impute_all(
     files: list[pathlib.Path],
     missing: image_files.Missing,
     folder: pathlib.Path,
+    tiles_of: list[int] | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, np.ndarray]]]:
     """Fills in all files; returns records of those done and skipped, and the sheet's rows."""
-    done, skipped, rows = [], [], []
+    done, skipped, rows, note = [], [], [], ""
     shape = loaded.experiment.model.image_shape
     with image_progress("impute", len(files)) as progress:
         for path in files:
@@ -122,14 +127,16 @@ def _impute_all(
                 _check_name(folder, path.stem, config.num_samples)
                 image, picture, mask = _read(path, missing, shape)
             except ValueError as error:
-                name = _printable(str(path))
+                name = printable(path)
                 progress.write(f"impute: {name} is skipped: {error}", file=sys.stderr)
                 skipped.append({"file": name, "reason": str(error)})
             else:
+                if not note and (note := _unlike(mask.shape, shape, tiles_of)):
+                    progress.write(f"impute: {printable(path)} {note}", file=sys.stderr)
                 imputation = _impute(loaded, config, path, picture, mask)
                 outputs = _write_outputs(folder, path.stem, imputation, image)
                 if len(rows) < _MOST_ROWS:
-                    rows.append(contact_row(_printable(path.name), *imputation))
+                    rows.append(contact_row(printable(path.name), *imputation))
                 done.append(_describe(path, imputation, shape) | {"outputs": outputs})
             progress.update()
     if not done:
@@ -141,11 +148,6 @@ def _impute_all(
     if len(done) > len(rows):
         print(f"impute: the contact sheet shows the first {len(rows)} images", file=sys.stderr)
     return done, skipped, rows
-
-
-def _printable(name: str) -> str:
-    """A name of a file without the bytes that are no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _check_name(folder: pathlib.Path, stem: str, num_samples: int) -> None:
@@ -166,6 +168,25 @@ def _read(
             f"{shape[0]}x{shape[1]}"
         )
     return image, image_files.pixels(image, shape[2]), missing.mask(path, image)
+
+
+def _unlike(size: tuple[int, int], shape: tuple[int, int, int], tiles_of: list[int] | None) -> str:
+    """What to say of a picture whose scale is unlike that of the training images, or "".
+
+    Args:
+      size: Height and width of the picture, which is filled in at its own resolution.
+      shape: Shape of the model's images, which are whole pictures if `tiles_of` is None.
+      tiles_of: Height and width of the pictures that they are tiles of.
+    """
+    height, width = tiles_of or shape[:2]
+    factor = math.sqrt(size[0] * size[1] / (height * width))
+    if 1 / _LIKE <= factor <= _LIKE:
+        return ""
+    return (
+        f"has {size[0]}x{size[1]} pixels, but the model was trained on "
+        f"{'tiles of ' if tiles_of else ''}pictures of {height}x{width}: it does not know what "
+        f"this one shows at its scale; resize such pictures first"
+    )
 
 
 def _impute(
@@ -200,7 +221,7 @@ def _describe(
     path: pathlib.Path, imputation: _Imputation, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     return {
-        "file": _printable(str(path)),
+        "file": printable(path),
         "size": list(imputation.mask.shape),
         "missing_pixels": int(np.count_nonzero(~imputation.mask)),
         "tiles": len(tiling.plan(imputation.mask, shape[:2])),
@@ -281,13 +302,15 @@ def _write_record(folder: pathlib.Path, record: dict[str, Any], sheet: np.ndarra
 def _remove_surplus(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Removes completions of the same images by an earlier run that made more of them."""
     try:
-        earlier = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        earlier = read_json(folder / _RECORD)
         stems = {pathlib.Path(image["file"]).stem for image in earlier["images"]}
         most = int(earlier["num_samples"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # There is no earlier record, or it was not written here.
     now = {pathlib.Path(image["file"]).stem for image in record["images"]}
-    for stem in stems & now:
-        for k in range(record["num_samples"] + 1, most + 1):
-            if f"{stem}_{k}" not in now:  # That file may be an input in this folder.
-                (folder / f"{stem}_{k}.png").unlink(missing_ok=True)
+    for path in list(folder.glob("*_*.png")):
+        stem, _, k = path.stem.rpartition("_")
+        number = int(k) if k.isdecimal() else 0
+        surplus = k == str(number) and record["num_samples"] < number <= most
+        if surplus and stem in stems & now and path.stem not in now:  # It may be an input here.
+            path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from matnet_tf.distributions.gaussian import bounded, clipped_mean
+from matnet_tf.distributions.gaussian import bounded, slowed_mean
 from matnet_tf.distributions.mixture import GaussianMixture
 from matnet_tf.layers.base import config_of
 
@@ -65,7 +65,7 @@ class MixturePrior(keras.layers.Layer):
             tf.convert_to_tensor(v, tf.float32) for v in (self.logits, self.loc, self.log_var)
         )
         scale = tf.exp(bounded(log_var, self.log_var_bound) / 2)
-        return GaussianMixture(logits, clipped_mean(loc), scale)
+        return GaussianMixture(logits, slowed_mean(loc), scale)
 
     def get_config(self):
         return super().get_config() | config_of(

@@ -140,6 +140,8 @@ class ObservationModel(keras.layers.Layer):
 
     def check_ready(self) -> None:
         """Raises a ValueError if `adapt` must be called first."""
+        # AutoGraph, in a user's `tf.function`, fails on a function without a statement.
+        pass
 
     def from_bytes(self, values: tf.Tensor) -> tf.Tensor:
         """Images from 8-bit values, uint8 [B, H, W, C], without noise."""

@@ -18,7 +18,7 @@ import tensorflow_probability as tfp
 
 from matnet_tf.config import ModelConfig
 from matnet_tf.distributions.discretized_logistic import DiscretizedLogistic
-from matnet_tf.distributions.gaussian import bounded, clipped_mean
+from matnet_tf.distributions.gaussian import bounded, slowed_mean
 from matnet_tf.distributions.logistic_mixture import DiscretizedLogisticMixture, num_pairs
 from matnet_tf.layers.base import config_of
 from matnet_tf.likelihoods.base import ObservationModel
@@ -79,7 +79,7 @@ class _LocationScale(ObservationModel):
         else:
             log_scale = tf.cast(self.log_scale, tf.float32)
         log_scale = bounded(log_scale, LOG_SCALE_BOUND)
-        loc = clipped_mean(parameters[..., 0])
+        loc = slowed_mean(parameters[..., 0])
         # Scales get the full shape because all outputs of a Keras layer need the batch axis.
         return loc, tf.exp(log_scale) + tf.zeros_like(loc)
 
@@ -177,7 +177,7 @@ class LogisticMixture(_EightBit, ObservationModel):
         channels = self.image_shape[-1]
         sizes = [1, channels, channels, num_pairs(channels)]
         parts = tf.split(tf.cast(parameters, tf.float32), sizes, axis=-2)
-        loc = clipped_mean(parts[1])
+        loc = slowed_mean(parts[1])
         scale = tf.exp(bounded(parts[2] + self.first_log_scale, LOG_SCALE_BOUND))
         logits = tf.squeeze(parts[0], axis=-2)
         return logits, 0.5 + 0.5 * loc, 0.5 * scale, tf.tanh(parts[3])

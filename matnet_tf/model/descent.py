@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -81,10 +81,11 @@ def descend(
     num_inferred: int | tf.Tensor | None = None,
     latents: Sequence[tf.Tensor | None] = (),
     temperature: float | tf.Tensor | Sequence[float] = 1.0,
+    choose: Callable[[int, Any, Any], tf.Tensor] | None = None,
 ) -> Trace:
     """Walks down the top-down network once and draws, or takes, every latent.
 
-    Training, generation, partial resampling, importance-weighted evaluation and imputation are
+    Training, generation, partial resampling, evaluation, imputation and lossless compression are
     this one loop with different arguments (Eqs. 1 and 2; with a generator's guide Eqs. 3 and 4).
 
     Args:
@@ -96,17 +97,18 @@ def descend(
       generator: In a conditional model, the guide that proposes the priors from
         `generator_encoding`; None uses the top-down network's own priors (Eq. 8).
       generator_encoding: The generator's encoding of the known pixels of B images.
-      num_inferred: Number of levels drawn from the posterior, from the top. The levels below come
-        from the prior and have no posterior. None stands for all. If it is a tensor, a scalar or
-        one number per row `[N]`, one graph serves every number: every level has a posterior, and
-        each draw is selected.
+      num_inferred: Number of levels drawn from the posterior, from the top; None for all. Those
+        below come from the prior and have no posterior. If it is a tensor, a scalar or one number
+        per row `[N]`, one graph serves every number: all have one, and each draw is selected.
       latents: Values of the top levels, which are then not drawn; None entries are drawn.
       temperature: Factor on the scale of every prior that is drawn from, or one per level.
+      choose: Gives every latent in place of a draw, from its level's index, prior and posterior.
 
     Returns:
       The `Trace`.
     """
-    draws = _Draws(top_down.config.level_names, rows, seed, num_inferred, latents, temperature)
+    names = top_down.config.level_names
+    draws = _Draws(names, rows, seed, num_inferred, latents, temperature, choose)
     posteriors = _GuideProposals(top_down, guide, encoding, num_inferred)
     priors = _TopDownPriors(top_down)
     if generator is not None:
@@ -130,20 +132,23 @@ def _walk(top_down, rows, draws, priors, posteriors) -> Trace:
 
 
 class _Draws:
-    """Chooses where each level's latent comes from: given, the posterior, or the tempered prior."""
+    """Where latents come from: a function, given values, the posterior, or the tempered prior."""
 
-    def __init__(self, names, rows, seed, num_inferred, latents, temperature):
+    def __init__(self, names, rows, seed, num_inferred, latents, temperature, choose):
         self.names = names
         self.rows = rows
         self.seeds = stateless_random.split(seed, len(names))
         self.num_inferred = num_inferred
         self.latents = latents
+        self.choose = choose
         per_level = isinstance(temperature, (list, tuple))
         self.temperatures = temperature if per_level else [temperature] * len(names)
 
     def level(self, index, prior, posterior) -> Level:
         given = self.latents[index] if index < len(self.latents) else None
-        if given is not None:
+        if self.choose is not None:
+            z = self.choose(index, prior, posterior)
+        elif given is not None:
             z = tf.cast(given, tf.float32)
         elif posterior is None:
             z = self._from_prior(index, prior)

@@ -11,7 +11,7 @@ model (Eq. 13).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -24,12 +24,12 @@ from matnet_tf.distributions import stateless_random
 from matnet_tf.model.bounds import Bound
 from matnet_tf.model.descent import Trace
 from matnet_tf.model.fit_data import (
-    check_compiled,
     check_unused,
     checked_data,
+    compiled_loss,
     monitor_directions,
 )
-from matnet_tf.model.gradients import GradientNorms, accumulated_gradients, apply_if
+from matnet_tf.model.gradients import GradientNorms, step_or_skip
 from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.model.importance_loss import importance_loss
 from matnet_tf.model.input_checks import (
@@ -41,7 +41,7 @@ from matnet_tf.model.input_checks import (
 from matnet_tf.model.losses import LossWeights, loss_per_image
 from matnet_tf.model.metrics import BatchCount, BoundMetric, NonFiniteImages, SkippedSteps
 from matnet_tf.model.regularizer import regularizer_loss
-from matnet_tf.model.step_functions import compiles_gradients, make_steps, make_varying_steps
+from matnet_tf.model.step_functions import make_predict_steps, make_steps, make_train_steps
 from matnet_tf.model.summary import listed_parts
 from matnet_tf.tracing import FunctionCache
 
@@ -121,6 +121,33 @@ class ElboModel(keras.Model):
     # Keras's methods.
 
     @property
+    def input_shape(self):
+        """The shape of images, with None for the batch; with masks, a dictionary."""
+        return self.input_form.pack(*((None, *s) for s in self.input_form.shapes.values()))
+
+    @property
+    def output_shape(self):
+        """The shape of reconstructions, with None for the batch."""
+        return (None, *self.config.image_shape)
+
+    @property
+    def input(self):
+        """Symbolic images, with masks in a dictionary, as `keras.Model` takes them."""
+        return self._symbols[0]
+
+    @property
+    def output(self):
+        """Symbolic reconstructions of `input`."""
+        return self._symbols[1]
+
+    @functools.cached_property
+    def _symbols(self):
+        shapes = self.input_form.shapes.items()
+        inputs = (keras.Input(shape, dtype="float32", name=name) for name, shape in shapes)
+        inputs = self.input_form.pack(*inputs)
+        return inputs, self(inputs)
+
+    @property
     def metrics(self):
         return [self.bound_metric]
 
@@ -138,15 +165,7 @@ class ElboModel(keras.Model):
         Raises:
           ValueError: If a setting is out of range or does not go with the model.
         """
-        check_compiled(kwargs)
-        if not isinstance(elbo_loss, ElboLoss | None):
-            raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
-        names = [field.name for field in dataclasses.fields(ElboLoss)]
-        settings = {name: getattr(elbo_loss or ElboLoss(), name) for name in names}
-        settings |= {name: kwargs.pop(name) for name in names if name in kwargs}
-        elbo_loss = ElboLoss(**settings)
-        elbo_loss.check_model(self.config)
-        self.elbo_loss = elbo_loss
+        self.elbo_loss = compiled_loss(self.config, elbo_loss, kwargs)
         super().compile(optimizer=optimizer, **kwargs)
         # Variables created while a step is traced would cost a second trace of the whole step.
         with self.distribute_strategy.scope():
@@ -259,16 +278,18 @@ class ElboModel(keras.Model):
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
-            varies = self.elbo_loss.regularizer != "none" or self.hierarchy.num_stages > 1
-            self.train_function = (
-                make_varying_steps(self) if varies else make_steps(self, self.train_step)
-            )
+            self.train_function = make_train_steps(self)
         return self.train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             self.test_function = make_steps(self, self.test_step)
         return self.test_function
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            self.predict_function = make_predict_steps(self)
+        return self.predict_function
 
     def get_config(self):
         return {"config": to_dict(self.config), "seed": self.seed, "name": self.name}
@@ -304,8 +325,8 @@ class ElboModel(keras.Model):
     def train_step(self, data):
         variables = self.hierarchy.stage_variables(self.training_stage)
         inputs = self.input_form.tensors(data)
-        skipped = 1 - self._update(
-            self._data_losses, inputs, self.step_seed(), variables, on_data=True
+        skipped = 1 - step_or_skip(
+            self, self._data_losses, inputs, self.step_seed(), variables, on_data=True
         )
         # At the end of a data set a graph would otherwise count a step that has no batch.
         with tf.control_dependencies([skipped]):
@@ -334,7 +355,7 @@ class ElboModel(keras.Model):
         variables = self.hierarchy.guide_variables
         seed = tf.random.fold_in(self.step_seed(), _REGULARIZER_STREAM)
         before = tf.identity(self.optimizer.iterations.value)
-        kept = self._update(self.regularizer_loss, inputs, seed, variables)
+        kept = step_or_skip(self, self.regularizer_loss, inputs, seed, variables)
         self.skipped.assign_add(1 - kept)
         # Schedules based on `optimizer.iterations` count data updates only.
         self.optimizer.iterations.assign(before)
@@ -363,22 +384,6 @@ class ElboModel(keras.Model):
         index = before + context.replica_id_in_sync_group
         self.batch_count.update_state()
         return tf.where(index > 0, tf.random.fold_in(seed, index), seed)
-
-    def _update(self, losses, inputs, seed, variables, on_data=False) -> tf.Tensor:
-        """Takes a step on the mean loss of the global batch, or skips it: 1 or 0 (int64)."""
-        loss = self.elbo_loss
-        gradients = accumulated_gradients(
-            losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(self)
-        )
-        norm = tf.linalg.global_norm(gradients)
-        keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * self.gradient_norms.median())
-        if on_data:
-            self.gradient_norms.update(norm)
-        clip = tf.minimum(1.0, loss.clip_norm / norm) if loss.clip_norm else 1.0
-        factor = tf.where(keep, clip, 0.0)
-        gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
-        apply_if(keep, self.optimizer, gradients, variables)
-        return tf.cast(keep, tf.int64)
 
     # Weights, and the size of a pass.
 

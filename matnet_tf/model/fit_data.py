@@ -9,12 +9,14 @@ order, whose place for targets may not be empty everywhere.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from matnet_tf.config import ElboLoss, ModelConfig
 from matnet_tf.model.input_checks import (
     EMPTY,
     ImageInputs,
@@ -23,7 +25,7 @@ from matnet_tf.model.input_checks import (
     parts_of,
 )
 
-__all__ = ["check_compiled", "check_unused", "checked_data", "monitor_directions"]
+__all__ = ["check_unused", "checked_data", "compiled_loss", "monitor_directions"]
 
 _TAKEN = "an array of images, a tf.data.Dataset, a keras.utils.PyDataset or a generator"
 # A data set of more batches than this has no end that anyone will see.
@@ -68,14 +70,20 @@ def check_unused(y: Any = None, class_weight: Any = None) -> None:
         raise ValueError("a MatNet knows no classes: use sample_weight in place of class_weight")
 
 
-def check_compiled(arguments: dict[str, Any]) -> None:
-    """Refuses arguments of `keras.Model.compile` for what these models have of their own.
+def compiled_loss(
+    config: ModelConfig, elbo_loss: ElboLoss | None, arguments: dict[str, Any]
+) -> ElboLoss:
+    """The settings of the loss from what `compile` is given.
 
     Args:
-      arguments: They lose those that are None.
+      config: The model's config.
+      elbo_loss: Settings, or None for the defaults.
+      arguments: Keywords of `compile`. They lose those that are fields of the settings, and those
+        of Keras that are None and have no use here.
 
     Raises:
-      ValueError: If one of them is given.
+      ValueError: If a setting is out of range or does not go with the model, or there is an
+        argument of `keras.Model.compile` for what these models have of their own.
     """
     for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
         if arguments.pop(name, None):
@@ -83,6 +91,14 @@ def check_compiled(arguments: dict[str, Any]) -> None:
                 f"compile takes no {name}: the loss is the negative ELBO, and its parts are the "
                 f"metrics"
             )
+    if not isinstance(elbo_loss, ElboLoss | None):
+        raise ValueError(f"elbo_loss must be an ElboLoss; got {elbo_loss!r}")
+    names = [field.name for field in dataclasses.fields(ElboLoss)]
+    settings = {name: getattr(elbo_loss or ElboLoss(), name) for name in names}
+    settings |= {name: arguments.pop(name) for name in names if name in arguments}
+    elbo_loss = ElboLoss(**settings)
+    elbo_loss.check_model(config)
+    return elbo_loss
 
 
 def monitor_directions(callbacks: Any) -> None:

@@ -5,13 +5,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from matnet_tf.tracing import tf_function
 
-__all__ = ["GradientNorms", "accumulated_gradients", "apply_if"]
+__all__ = [
+    "GradientNorms",
+    "accumulated_gradients",
+    "apply_if",
+    "compiles_gradients",
+    "step_or_skip",
+]
+
+
+def step_or_skip(
+    model: Any,
+    losses: Callable[[tuple[tf.Tensor, ...], tf.Tensor], tf.Tensor],
+    inputs: tuple[tf.Tensor, ...],
+    seed: tf.Tensor,
+    variables: Sequence[keras.Variable],
+    on_data: bool = False,
+) -> tf.Tensor:
+    """Takes a step on the mean loss of the global batch, or skips it; called on each replica.
+
+    Args:
+      model: An `ElboModel`, whose `elbo_loss` says what to clip and what to skip.
+      losses: Maps inputs `[B, ...]` and a seed to losses `[B]`.
+      inputs: The replica's part of the batch.
+      seed: int32 `[2]`.
+      variables: Variables to update.
+      on_data: Whether the norm of the gradient counts among those with which later ones compare.
+
+    Returns:
+      int64: 1 for a step, 0 if it was skipped.
+    """
+    loss = model.elbo_loss
+    gradients = accumulated_gradients(
+        losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(model)
+    )
+    norm = tf.linalg.global_norm(gradients)
+    keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * model.gradient_norms.median())
+    if on_data:
+        model.gradient_norms.update(norm)
+    clip = tf.minimum(1.0, loss.clip_norm / norm) if loss.clip_norm else 1.0
+    factor = tf.where(keep, clip, 0.0)
+    gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+    apply_if(keep, model.optimizer, gradients, variables)
+    return tf.cast(keep, tf.int64)
+
+
+def compiles_gradients(model: Any) -> bool:
+    """Whether XLA compiles only what leads to the gradients of a step, not the whole step.
+
+    Whole steps are faster, but XLA compiles neither sums over replicas nor parts of unequal size.
+    """
+    one_part = model.distribute_strategy.num_replicas_in_sync == model.elbo_loss.micro_batches == 1
+    return bool(model.jit_compile) and not one_part
 
 
 def accumulated_gradients(

@@ -52,6 +52,12 @@ class _Inputs:
         """Height, width and channels of images."""
         return self._observation.image_shape
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """The shapes of the tensors that `unpack` returns, by name, without the batch."""
+        shapes = {"image": self.image_shape, "mask": (*self.image_shape[:2], 1)}
+        return dict(list(shapes.items())[: self.size])
+
     def check_ready(self) -> None:
         """Raises a ValueError if the model's `adapt` must be called first."""
         self._observation.check_ready()
@@ -125,8 +131,6 @@ class MaskedImageInputs(_Inputs):
     def check(self, x: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Whole images and masks, or a ValueError that names what is wrong with them."""
         x = self._observation.checked(x)
-        if tf.is_symbolic_tensor(mask):  # Inside a `tf.function`.
-            return x, _valid_masks(mask)
         return x, checked_mask(mask, x.shape[0], self._observation.image_shape)
 
     def check_observed(self, x: Any, mask: Any) -> ObservedPixels:
@@ -212,6 +216,8 @@ def checked_mask(mask: Any, images: int, image_shape: Sequence[int]) -> tf.Tenso
       ValueError: If the mask has another shape or other values than 0 and 1, or leaves nothing to
         predict in an image, which is named.
     """
+    if tf.is_symbolic_tensor(mask):  # Inside a `tf.function`.
+        return _valid_masks(mask)
     mask = np.asarray(mask)
     one = (*image_shape[:2], 1)
     if mask.shape == one:

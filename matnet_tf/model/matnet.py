@@ -238,7 +238,7 @@ class MatNet(ElboModel):
         given = [z for z in latents if z is not None]
         if not given:
             raise ValueError("decode needs the latents of at least one level; got none")
-        return self.sample(int(tf.shape(given[0])[0]), temperature, seed, latents)
+        return self.sample(len(given[0]), temperature, seed, latents)
 
     def interpolate(
         self,

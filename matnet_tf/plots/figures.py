@@ -169,7 +169,8 @@ def _examples(model: ElboModel, config: DataConfig, seed: int) -> tuple[tf.Tenso
     split = loading.load(config, "test")
     # NumPy promises that RandomState gives the same numbers in every later version.
     chosen = np.random.RandomState(seed % 2**32).permutation(split.num_images)[:_SIDE]
-    element = next(iter(split.evaluation_dataset(_SIDE, chosen)))
+    with split.images.reading():
+        element = next(iter(split.evaluation_dataset(_SIDE, chosen)))
     return model.input_form.check(*model.input_form.unpack(element))
 
 

@@ -9,6 +9,7 @@ weights may be ruined, gives way to the next and never pushes out one from befor
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -61,18 +62,22 @@ class Checkpoints:
         # is copied before the one that writes does so alone.
         metric = model.bound_metric.sums
         self._metric = [tf.Variable(v.numpy(), trainable=False) for v in metric]
-        self._checkpoint = tf.train.Checkpoint(
-            variables=self._by_path(),
-            averages={_key(path): v for path, v in self.averages.variables.items()},
-            seconds=self.seconds,
-            rate_factor=self.rate_factor,
-            format_version=tf.Variable(FORMAT_VERSION, dtype=tf.int64),
-        )
+        self._parts = {
+            "variables": self._by_path(),
+            "averages": {_key(path): v for path, v in self.averages.variables.items()},
+            "seconds": self.seconds,
+            "rate_factor": self.rate_factor,
+            "format_version": tf.Variable(FORMAT_VERSION, dtype=tf.int64),
+        }
         self._folder = pathlib.Path(workdir) / "checkpoints"
         self._unreadable: list[int] = []  # Steps of the checkpoints that `restore` passed over.
         self._in_streak: int | None = None  # Step of the one that the next one replaces.
-        # It keeps all of them: `_delete_old` chooses.
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._folder), None)
+
+    @functools.cached_property
+    def _manager(self) -> tf.train.CheckpointManager:
+        """Writes checkpoints and deletes none: `_delete_old` chooses."""
+        checkpoint = tf.train.Checkpoint(**self._parts)
+        return tf.train.CheckpointManager(checkpoint, str(self._folder), None)
 
     def _by_path(self) -> dict[str, tf.Variable]:
         """All variables by path: TensorFlow's own traversal misses those of layers in lists."""
@@ -134,15 +139,19 @@ class Checkpoints:
                 self.remove(step)
 
     def _set_aside(self, step: int) -> None:
-        """Renames unreadable checkpoints, and folders that have the name of a file to write.
+        """Renames unreadable checkpoints, and what is no file but has the name of one to write.
 
         An unreadable checkpoint would count among those to keep and push out a good one.
         """
         away = [path for bad in self._unreadable for path in self._folder.glob(f"ckpt-{bad}.*")]
-        away += [p for p in self._folder.glob(f"ckpt-{step}.*") if p.is_dir() and p not in away]
+        found = [*self._folder.glob("checkpoint"), *self._folder.glob(f"ckpt-{step}.*")]
+        away += [path for path in found if not path.is_file() and path not in away]
         for path in away:
             path.rename(_free_name(path))
         self._unreadable = []
+        temporary = self._folder / f"ckpt-{step}_temp"
+        if temporary.is_symlink():  # TensorFlow would write through it.
+            temporary.unlink()
 
     def remove(self, step: int) -> None:
         """Deletes the checkpoint of a step, or the files of an incomplete one."""
@@ -172,35 +181,49 @@ class Checkpoints:
         Raises:
           ValueError: If there are checkpoints and none is readable.
         """
-        paths, self._unreadable = self._paths(), []
-        if step is not None:
-            paths = {step: paths[step]} if step in paths else {}
-        for number, path in reversed(paths.items()):
+        tried, self._unreadable = set(), []
+        # A training beside may replace checkpoints meanwhile, so they are listed again each time.
+        while paths := {
+            number: path
+            for number, path in self._paths().items()
+            if number not in tried and step in (None, number)
+        }:
+            number, path = max(paths.items())
+            tried.add(number)
             try:
                 self._read(path)
             # A damaged file raises almost anything: OpError, IndexError, AssertionError.
             except Exception as error:
-                print(
-                    f"checkpoint {path} is not readable ({reason_of(error)}); trying the one "
-                    f"before it",
-                    file=sys.stderr,
-                )
-                self._unreadable.append(number)
+                self._pass_over(number, path, error)
                 continue
             self._in_streak = self._step_in_streak()
             return int(self.model.step.numpy())
-        if paths:
+        if tried:
             raise ValueError(f"no checkpoint in {self._folder} is readable")
         return 0
 
+    def _pass_over(self, number: int, path: str, error: Exception) -> None:
+        """Says that a checkpoint is not readable, unless a training deletes it for a newer one."""
+        if number not in self._paths():
+            return
+        print(
+            f"checkpoint {path} is not readable ({reason_of(error)}); trying the one before it",
+            file=sys.stderr,
+        )
+        self._unreadable.append(number)
+
     def _read(self, path: str) -> None:
+        for part in self._folder.glob(f"{pathlib.Path(path).name}.*"):
+            if not part.is_file():
+                raise ValueError(f"{part.name} is not a file")
         reader = tf.train.load_checkpoint(path)
         version = int(reader.get_tensor(_VERSION)) if reader.has_tensor(_VERSION) else None
         if version != FORMAT_VERSION:
             raise ValueError(
                 f"it has format version {version}, this package reads {FORMAT_VERSION}"
             )
-        self._checkpoint.restore(path).assert_consumed()
+        # A new object each time: one that failed to restore remembers the files for later.
+        tf.train.Checkpoint(**self._parts).restore(path).assert_consumed()
         for copy, variable in zip(self._metric, self.model.bound_metric.sums, strict=True):
             variable.assign(copy)
 

@@ -24,8 +24,10 @@ __all__ = [
     "Worker",
     "WorkerConsensus",
     "WorkerLost",
+    "described",
     "local_strategy",
     "strategy_for",
+    "tensor_float_32",
     "this_worker",
     "translate_lost_worker",
 ]
@@ -68,7 +70,7 @@ def this_worker() -> Worker:
         cluster, task = config.get("cluster", {}), config.get("task", {})
         counts = {kind: len(addresses) for kind, addresses in cluster.items()}
         kind, index = task.get("type", "worker"), int(task.get("index", 0))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"TF_CONFIG must read like {_CONFIG}; got {text[:200]!r}") from None
     if not counts:
         return Worker()
@@ -206,3 +208,30 @@ def translate_lost_worker(worker: Worker) -> Iterator[None]:
             f"worker {worker.index} of {worker.count}: another worker of the job is gone, or "
             f"cannot be reached; start all of them again, and they resume"
         ) from None
+
+
+def described() -> list[str]:
+    """Describes in lines what TensorFlow is, and which devices `strategy_for` uses by default."""
+    gpus, build = tf.config.list_physical_devices("GPU"), tf.sysconfig.get_build_info()
+    cuda = f"for CUDA {build['cuda_version']}" if build["is_cuda_build"] else "without CUDA"
+    lines = [f"TensorFlow {tf.__version__}, built {cuda}"]
+    for index, gpu in enumerate(gpus):
+        details = tf.config.experimental.get_device_details(gpu)
+        capability = ".".join(map(str, details.get("compute_capability", ("unknown",))))
+        name = details.get("device_name", gpu.name)
+        lines.append(f"GPU {index}: {name}, compute capability {capability}")
+    if not gpus:
+        cores = len(os.sched_getaffinity(0))
+        lines.append(f"no GPU; one CPU device on {cores} cores, more with --train.devices")
+    return lines
+
+
+@contextlib.contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Lets GPUs multiply in TF32 inside a with statement, or in float32 only; CPUs never do."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import re
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from matnet_tf import presets
 from matnet_tf.config import Experiment, TrainConfig
+from matnet_tf.config.serialization import to_dict
 from matnet_tf.model.conditional import ConditionalMatNet
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.matnet import MatNet
@@ -20,7 +24,15 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
 
-__all__ = ["LoadedRun", "build_model", "from_preset", "initialize", "load", "load_run"]
+__all__ = [
+    "LoadedRun",
+    "build_model",
+    "from_preset",
+    "initialize",
+    "load",
+    "load_run",
+    "model_digest",
+]
 
 _PRESET = "preset:"  # Begins the name of a preset where a path is possible, too.
 
@@ -34,11 +46,14 @@ class LoadedRun(NamedTuple):
     weights: str  # "raw" or "averaged"
 
 
-def build_model(experiment: Experiment, weights: pathlib.Path | None = None) -> ElboModel:
+def build_model(
+    experiment: Experiment, precision: str = "", weights: pathlib.Path | None = None
+) -> ElboModel:
     """Builds and compiles the model of an experiment, with the optimizer's variables.
 
     Args:
       experiment: The experiment.
+      precision: Keras's dtype policy; by default that of training, `train.precision`.
       weights: File with the model's weights; None keeps the initial ones.
 
     Raises:
@@ -47,7 +62,7 @@ def build_model(experiment: Experiment, weights: pathlib.Path | None = None) -> 
     train = experiment.train
     kind = ConditionalMatNet if experiment.model.conditional_stages else MatNet
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(train.precision)
+    keras.config.set_dtype_policy(precision or train.precision)
     try:
         model = kind(experiment.model, seed=experiment.seed)
         if weights:  # Before `compile`: Keras would miss the optimizer's variables in the file.
@@ -142,6 +157,8 @@ def load_run(
 ) -> LoadedRun:
     """Loads the trained model of a work directory from its newest readable checkpoint.
 
+    It computes in float32, whatever the precision in training was.
+
     Args:
       workdir: A work directory of `matnet train`, or a published folder (see `presets`).
       weights: `raw`, `averaged` (their moving average), or `auto`: averaged if the run keeps one.
@@ -159,7 +176,7 @@ def load_run(
         raise ValueError(
             f"{workdir} keeps no averaged weights: it was trained with train.average_decay 0"
         )
-    model = build_model(experiment)
+    model = build_model(experiment, "float32")
     checkpoints = Checkpoints(model, workdir, average_decay=decay)
     found = checkpoints.restore(step)
     if found == 0 and step:
@@ -179,7 +196,15 @@ def _load_published(folder: pathlib.Path, weights: str) -> LoadedRun:
     if weights not in ("auto", stored["kind"]):
         raise ValueError(f"{folder} holds {stored['kind']} weights only; got weights {weights!r}")
     try:
-        model = build_model(experiment, file)
+        model = build_model(experiment, "float32", file)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{file} does not fit the model of config.json: {error}") from None
     return LoadedRun(experiment, model, stored["step"], stored["kind"])
+
+
+def model_digest(model: ElboModel) -> str:
+    """Digests the architecture and every weight that a bound depends on."""
+    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
+    for variable in model.bound_weights:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ class Adam(keras.optimizers.Adam):
     supported. The variable `current_beta_1` starts at `beta_1` and may be assigned between steps.
     """
 
-    _keep = None  # Set while `apply_if` runs.
+    _keep = _scalars = None  # Set while `apply_if` and `apply` run.
 
     def build(self, variables):
         if self.built:
@@ -42,28 +42,37 @@ class Adam(keras.optimizers.Adam):
         self._keep, self.weight_decay = None, decay
         self.iterations.assign_sub(tf.cast(~keep, self.iterations.dtype))
 
-    def update_step(self, gradient, variable, learning_rate):
-        # Keras documents `_get_variable_index` for subclasses, see `keras.optimizers.Optimizer`.
-        index, dtype = self._get_variable_index(variable), variable.dtype
-        momentum, velocity = (slots[index] for slots in self.moments)
-        beta_1, beta_2 = tf.cast(self.current_beta_1, dtype), tf.cast(self.beta_2, dtype)
-        rate = tf.cast(learning_rate, dtype)
-        step = tf.cast(self.iterations, dtype) + 1
-        powers = beta_1**step, beta_2**step
+    def apply(self, gradients: list, variables: list | None = None) -> None:
+        """Applies gradients, as Keras's Adam does."""
+        if variables is not None:
+            self.build(variables)
+        self._scalars = self._scalars_of_this_step()
+        super().apply(gradients, variables)
+        self._scalars = None
+
+    def _scalars_of_this_step(self) -> dict[str, tf.Tensor]:
+        """What all weights share: once per step, since a thousand scalars take time to trace."""
+        betas = [tf.cast(beta, tf.float32) for beta in (self.current_beta_1, self.beta_2)]
+        step = tf.cast(self.iterations, tf.float32) + 1
+        powers = [beta**step for beta in betas]
         if self._keep is not None:
             # With betas of exactly 1 the moments stay, with a rate of 0 the weights do.
-            beta_1, beta_2 = (tf.where(self._keep, beta, 1.0) for beta in (beta_1, beta_2))
-            rate = tf.where(self._keep, rate, 0.0)
+            betas = [tf.where(self._keep, beta, 1.0) for beta in betas]
+        names = ("beta1", "beta2", "beta1_power", "beta2_power")
+        return dict(zip(names, [*betas, *powers], strict=True))
+
+    def update_step(self, gradient, variable, learning_rate):
+        # Keras documents `_get_variable_index` for subclasses, see `keras.optimizers.Optimizer`.
+        index = self._get_variable_index(variable)
+        momentum, velocity = (slots[index] for slots in self.moments)
+        rate = learning_rate if self._keep is None else tf.where(self._keep, learning_rate, 0.0)
         # One pass over memory: the passes of Keras's update took a third of a small dense step.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=momentum.value.handle,
             v=velocity.value.handle,
-            beta1_power=powers[0],
-            beta2_power=powers[1],
             lr=rate,
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
+            epsilon=self.epsilon,
+            grad=gradient,
+            **self._scalars,
         )

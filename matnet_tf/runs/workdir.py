@@ -13,6 +13,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,7 +27,15 @@ import filelock
 from matnet_tf import presets
 from matnet_tf.config import Experiment
 from matnet_tf.config.serialization import differences, from_dict, to_dict
-from matnet_tf.files import config_path, locked, write_whole
+from matnet_tf.files import (
+    config_path,
+    locked,
+    open_file,
+    read_file,
+    read_json,
+    reason_of,
+    write_whole,
+)
 from matnet_tf.version import __version__
 
 __all__ = [
@@ -91,7 +100,7 @@ def check_workdir(
             f"{'; '.join(changed)}. Use another --workdir, or the settings in its config.json"
         )
     before = training_images(workdir)
-    if before and images and before != images:
+    if before and images and any(before[key] != images[key] for key in ("count", "digest")):
         raise ValueError(
             f"the training images of {experiment.data.name} have changed since {workdir} began: "
             f"now {images['count']} with digest {images['digest']}, then {before['count']} with "
@@ -139,7 +148,7 @@ def hold_workdir(workdir: str | os.PathLike) -> Iterator[None]:
     path = pathlib.Path(workdir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Read first: filelock 3 empties the file, even if another process holds it.
-    holder = path.read_text(errors="replace").strip() if path.exists() else ""
+    holder = read_file(path).decode(errors="replace").strip() if path.exists() else ""
     with contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(locked(path, timeout=0))
@@ -151,8 +160,9 @@ def hold_workdir(workdir: str | os.PathLike) -> Iterator[None]:
                 f"matnet train there",
                 flush=True,
             )
-        with contextlib.suppress(OSError):  # It only serves the message above.
-            path.write_text(f"process {os.getpid()} of {socket.gethostname()}\n")
+        # It only serves the message above.
+        with contextlib.suppress(OSError), open_file(path, "w") as file:
+            file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
         yield
 
 
@@ -192,7 +202,7 @@ def read_unconditional(workdir: str | os.PathLike, what: str, data_dir: str = ""
 
 
 def training_images(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Reads `count` and `digest` of the training images; empty if they were not recorded.
+    """Reads the identity of the training images, see `Split.identity`; empty if it is not there.
 
     Raises:
       ValueError: If config.json was not written by `create_workdir`.
@@ -212,10 +222,11 @@ def _record(workdir: str | os.PathLike) -> dict[str, Any]:
     """Reads config.json."""
     path = config_path(workdir)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         version, _ = record["format_version"], record["experiment"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a config written by matnet train: {error!r}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise ValueError(f"{path} is not a config written by matnet train: {reason}") from None
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version!r}; this package reads {FORMAT_VERSION}"
@@ -232,13 +243,13 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
     path = pathlib.Path(workdir) / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
+        with open_file(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
         rows = [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
-        if all("step" in row for row in rows):
+        if all(row.get("step", math.nan).is_integer() for row in rows):
             return rows
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, csv.Error):
         pass
     raise ValueError(f"{path} is not a file that matnet train wrote; move it away to continue")
 

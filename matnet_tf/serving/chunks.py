@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goes through the rows and samples of a large request in chunks, so that its memory is bounded.
 
-A request that fits into one pass of the model takes one pass, without padding.
+A request that fits into one chunk takes one pass of the model, without padding.
 """
 
 from __future__ import annotations
@@ -12,9 +12,27 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Outputs", "over_row_chunks", "over_sample_chunks"]
+from matnet_tf.distributions import stateless_random
+from matnet_tf.likelihoods.observation import ObservedPixels
+from matnet_tf.model.hierarchy import Hierarchy
+
+__all__ = [
+    "Outputs",
+    "bound_in_chunks",
+    "over_row_chunks",
+    "rows_per_chunk",
+    "samples_in_chunks",
+]
 
 Outputs = dict[str, tf.Tensor]
+
+# A quarter of a pass is as fast as a whole one, and other requests wait half as long beside it.
+_PARTS = 4
+
+
+def rows_per_chunk(hierarchy: Hierarchy) -> int:
+    """The most image-samples that are computed at a time."""
+    return max(1, hierarchy.samples_per_pass // _PARTS)
 
 
 def over_row_chunks(
@@ -51,7 +69,54 @@ def over_row_chunks(
     )[1]
 
 
-def over_sample_chunks(
+def bound_in_chunks(
+    hierarchy: Hierarchy, inputs: tuple[tf.Tensor, ...], num_samples: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """The importance-weighted bound, float64 `[b]`, with K of each image in `num_samples` `[b]`."""
+    encoding, x = hierarchy.encode(*inputs), inputs[0]
+
+    def add(first, num, log_sum):
+        own_seed = stateless_random.for_samples(seed, first, num)
+        log_weight = tf.cast(hierarchy.log_weight(x, encoding, num, own_seed), tf.float64)
+        counts = (first + tf.range(num))[:, tf.newaxis] < num_samples
+        log_weight = tf.where(counts, log_weight, tf.constant(-float("inf"), tf.float64))
+        return tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weight], axis=0), axis=0)
+
+    start = tf.fill(tf.shape(num_samples), tf.constant(-float("inf"), tf.float64))
+    size = _samples_per_chunk(hierarchy, seed)
+    log_sum = _over_sample_chunks(tf.reduce_max(num_samples), size, add, start)
+    return log_sum - tf.math.log(tf.cast(num_samples, tf.float64))
+
+
+def samples_in_chunks(
+    hierarchy: Hierarchy,
+    known: ObservedPixels,
+    num_samples: tf.Tensor,
+    temperature: tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Completions of images, `[num_samples, b, H, W, C]`, given their known pixels."""
+    encoding = hierarchy.encode_observed(known)
+
+    def add(first, num, chunks):
+        own_seed = stateless_random.for_samples(seed, first, num)
+        rows = num * tf.shape(seed)[0]
+        trace = hierarchy.top_down_pass(encoding, rows, own_seed, temperature=temperature)
+        return chunks.write(chunks.size(), hierarchy.images(trace, own_seed))
+
+    start = tf.TensorArray(
+        tf.float32,
+        0,
+        dynamic_size=True,
+        infer_shape=False,
+        element_shape=[None, *known.x.shape[1:]],
+    )
+    size = _samples_per_chunk(hierarchy, seed)
+    images = _over_sample_chunks(num_samples, size, add, start).concat()
+    return tf.reshape(images, tf.concat([[num_samples], tf.shape(known.x)], axis=0))
+
+
+def _over_sample_chunks(
     num_samples: tf.Tensor,
     size: tf.Tensor,
     add: Callable[[tf.Tensor, tf.Tensor, Any], Any],
@@ -77,3 +142,7 @@ def over_sample_chunks(
     return tf.while_loop(
         lambda first, _: first < num_samples, step, (0, start), parallel_iterations=1
     )[1]
+
+
+def _samples_per_chunk(hierarchy: Hierarchy, seed: tf.Tensor) -> tf.Tensor:
+    return tf.maximum(1, rows_per_chunk(hierarchy) // tf.shape(seed)[0])

@@ -18,11 +18,12 @@ __all__ = ["model_card"]
 _BINARY = "The likelihood is Bernoulli: images are binary, 0 and 1 (as 8-bit pixels 0 and 255)."
 
 
-def model_card(workdir: pathlib.Path, loaded: LoadedRun) -> str:
+def model_card(workdir: pathlib.Path, loaded: LoadedRun, max_image_samples: int = 0) -> str:
     """Returns a Markdown page about the model of a work directory.
 
     It lists the bounds of evaluation.json that were measured with these weights, each with its K,
-    number of images, binarization and split, and the deviations from the paper.
+    number of images, binarization and split, and the deviations from the paper. For an export it
+    has the signatures, and the most images times samples that a request may ask for.
 
     Raises:
       ValueError: If a record of evaluation.json cannot be read.
@@ -34,8 +35,9 @@ def model_card(workdir: pathlib.Path, loaded: LoadedRun) -> str:
         "## Training\n\n" + _training(workdir, loaded),
         "## Bounds\n\n" + _bounds(workdir, loaded),
         "## Deviations from the paper\n\n" + _deviations(loaded),
-        "## Signatures\n\n" + ", ".join(f"`{name}`" for name in signatures_of(loaded.model)) + ".",
     ]
+    if max_image_samples:
+        parts.append("## Signatures\n\n" + _signatures(loaded, max_image_samples))
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,6 +106,11 @@ def _bound(record: dict[str, Any]) -> str:
         f"{record['data']}, split {record['split']}, binarization {binarization}, seed "
         f"{record['seed']}."
     )
+
+
+def _signatures(loaded, max_image_samples):
+    names = ", ".join(f"`{name}`" for name in signatures_of(loaded.model))
+    return f"{names}. A request may ask for at most {max_image_samples:,} images times samples."
 
 
 def _deviations(loaded):

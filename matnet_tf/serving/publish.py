@@ -99,7 +99,7 @@ def _write_model(
     images = loading.load(loaded.experiment.data, split)
     experiment = _portable(loaded.experiment)
     config["experiment"] = to_dict(experiment)
-    model = build_model(experiment)
+    model = build_model(experiment, "float32")
     for weight, trained in zip(model.bound_weights, loaded.model.bound_weights, strict=True):
         weight.assign(trained.numpy())
     model.step.assign(loaded.step)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The signatures of a SavedModel: the functions that a server offers.
 
-B is the number of images in a request, 1 to `input_checks.MOST_ROWS`. Levels are called `00_top`,
-`01_7x7`, ..., top first. Bounds and KLs are in nats.
+B is the number of images in a request. Levels are called `00_top`, `01_7x7`, ..., top first. Bounds
+and KLs are in nats.
 
     serving_default(images)         elbo, log_likelihood, kl_<level>: `[B]`. reconstruction, unless
                                     the likelihood is autoregressive (drawing from it is slow)
@@ -42,13 +42,18 @@ known); it exists for images with 1, 3 or 4 channels.
 A row's random numbers depend on its own seed only, not on the other rows of the request. Its
 results may differ in rounding with the number of rows. The methods of `MatNet` and
 `ConditionalMatNet` with the same names give the same results, up to rounding, for the same seeds
-(one per image). Large requests are computed in chunks of `Hierarchy.samples_per_pass`
-image-samples, which bounds the memory.
+(one per image).
+
+A request asks for at most `max_image_samples` images times samples (`num_samples` or `num`), by
+default 10,000, or as many images as fill 64 MiB of float32 if those are fewer. Where `encode` and
+`decode` return more numbers than an image has, they take fewer images in proportion. All are
+computed in chunks, so that the memory does not grow with their number, except for what is returned.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,20 +63,27 @@ from matnet_tf.distributions import stateless_random
 from matnet_tf.likelihoods.observation import ObservedPixels
 from matnet_tf.model.bounds import bits_per_dim
 from matnet_tf.model.elbo_model import ElboModel
-from matnet_tf.serving.chunks import Outputs, over_row_chunks, over_sample_chunks
+from matnet_tf.serving.chunks import (
+    Outputs,
+    bound_in_chunks,
+    over_row_chunks,
+    rows_per_chunk,
+    samples_in_chunks,
+)
 from matnet_tf.serving.input_checks import (
-    MOST_ROWS,
-    MOST_SAMPLES,
+    check_finite,
+    check_image_samples,
     check_inputs,
     check_rows,
     check_shapes,
     consecutive_seeds,
     image_specs,
+    most_image_samples,
     per_image,
-    pixel_bytes,
     row_seeds,
     scalar,
 )
+from matnet_tf.serving.picture_files import pixels_of_files
 from matnet_tf.tracing import tf_function
 
 __all__ = ["Signature", "signatures_of"]
@@ -104,8 +116,14 @@ class Signature(NamedTuple):
         return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
 
-def signatures_of(model: ElboModel) -> dict[str, Signature]:
-    """Returns the signatures of a model by name."""
+def signatures_of(model: ElboModel, max_image_samples: int = 0) -> dict[str, Signature]:
+    """Returns the signatures of a model by name.
+
+    Args:
+      model: The model.
+      max_image_samples: The most images times samples of a request; 0 for the default, see above.
+    """
+    most = max_image_samples or most_image_samples(model)
     makers = [_serving_default, _log_likelihood, _encode, _reconstruct]
     if model.config.conditional_stages:
         makers.append(_impute)
@@ -115,22 +133,22 @@ def signatures_of(model: ElboModel) -> dict[str, Signature]:
             makers.append(_sample_component)
     signatures = {}
     for make in makers:
-        signature = make(model)
+        signature = make(model, most)
         # One graph, which the variants call too.
         signature = signature._replace(function=tf_function(signature.function))
         signatures[make.__name__.removeprefix("_")] = signature
     for name, signature in list(signatures.items()):
         if "images" in signature.specs:
-            signatures[f"{name}_uint8"] = _byte_variant(model, signature, tf.uint8)
+            signatures[f"{name}_uint8"] = _byte_variant(model, most, signature, tf.uint8)
             if model.config.image_shape[-1] in _FILE_CHANNELS:
-                signatures[f"{name}_serialized"] = _byte_variant(model, signature, tf.string)
+                signatures[f"{name}_serialized"] = _byte_variant(model, most, signature, tf.string)
     return signatures
 
 
 # One function per signature.
 
 
-def _serving_default(model):
+def _serving_default(model, most):
     hierarchy = model.hierarchy
 
     def compute(seed, **inputs):
@@ -141,22 +159,22 @@ def _serving_default(model):
             outputs["reconstruction"] = hierarchy.images(trace, seed)
         return outputs
 
-    return _of_images(model, compute, {})
+    return _of_images(model, most, compute, {})
 
 
-def _log_likelihood(model):
+def _log_likelihood(model, most):
     observation = model.hierarchy.likelihood.observation
 
     def compute(num_samples, seed, **inputs):
-        nats = _bound(model.hierarchy, tuple(inputs.values()), num_samples, seed)
+        nats = bound_in_chunks(model.hierarchy, tuple(inputs.values()), num_samples, seed)
         bits = bits_per_dim(-nats, (_num_predicted(**inputs),), observation.bins)
         return {"log_likelihood": nats, "bits_per_dim": bits}
 
     defaults = {"num_samples": 100, "seed": 0}
-    return _of_images(model, compute, defaults, num_samples=(1, MOST_SAMPLES))
+    return _of_images(model, most, compute, defaults, num_samples=(1, most))
 
 
-def _encode(model):
+def _encode(model, most):
     hierarchy = model.hierarchy
 
     def compute(seed, **inputs):
@@ -166,10 +184,12 @@ def _encode(model):
         means = {f"loc_{level.name}": level.posterior.mean() for level in trace.levels}
         return means | {f"z_{level.name}": level.z for level in trace.levels}
 
-    return _of_images(model, compute, {"seed": 0})
+    # It returns two numbers for each latent.
+    most = _fewer(model, most, 2 * sum(map(math.prod, hierarchy.latent_shapes)))
+    return _of_images(model, most, compute, {"seed": 0})
 
 
-def _reconstruct(model):
+def _reconstruct(model, most):
     hierarchy = model.hierarchy
 
     def compute(num_inferred, seed, **inputs):
@@ -178,34 +198,36 @@ def _reconstruct(model):
         trace = hierarchy.top_down_pass(encoding, rows, seed, num_inferred=num_inferred)
         return {"images": hierarchy.images(trace, seed)}
 
-    return _of_images(model, compute, {"seed": 0}, num_inferred=(0, model.config.num_levels))
+    return _of_images(model, most, compute, {"seed": 0}, num_inferred=(0, model.config.num_levels))
 
 
-def _impute(model):
+def _impute(model, most):
     def impute(images, mask, num_samples, temperature, seed):
-        num_samples = scalar("num_samples", num_samples, 1, MOST_SAMPLES)
+        num_samples = scalar("num_samples", num_samples, 1, most)
+        num_samples = check_image_samples(num_samples, tf.shape(images)[0], most)
         temperature = scalar("temperature", temperature, 0, None)
         # Removes hidden values before the checks look at the images.
-        observed = ObservedPixels.of(*check_shapes(model, images, mask))
+        observed = ObservedPixels.of(*check_shapes(model, most, images, mask))
         x, mask = model.input_form.assert_valid(*observed)
 
         def compute(x, mask, seed):
             known = ObservedPixels(x, mask)
-            samples = _samples(model.hierarchy, known, num_samples, temperature, seed)
-            mean = known.paste(tf.reduce_mean(samples, axis=0))
-            return {"samples": tf.transpose(samples, [1, 0, 2, 3, 4]), "mean": mean}
+            images = samples_in_chunks(model.hierarchy, known, num_samples, temperature, seed)
+            mean = known.paste(tf.reduce_mean(images, axis=0))
+            return {"samples": tf.transpose(images, [1, 0, 2, 3, 4]), "mean": mean}
 
         rows = {"x": x, "mask": mask, "seed": row_seeds(seed, tf.shape(x)[0])}
-        return over_row_chunks(compute, rows, model.hierarchy.samples_per_pass, MOST_ROWS)
+        return over_row_chunks(compute, rows, rows_per_chunk(model.hierarchy), most)
 
     specs = image_specs(model) | {"num_samples": _INT, "temperature": _FLOAT, "seed": _INT}
     return Signature(impute, specs, {"num_samples": 1, "temperature": 1.0, "seed": 0})
 
 
-def _decode(model):
+def _decode(model, most):
     hierarchy, likelihood = model.hierarchy, model.hierarchy.likelihood
     names = [f"z_{level}" for level in model.config.level_names]
     shapes = dict(zip(names, hierarchy.latent_shapes, strict=True))
+    most = _fewer(model, most, math.prod(likelihood.observation.parameters_shape))
 
     def compute(seed, **latents):
         z = tuple(latents[name] for name in names)
@@ -217,15 +239,16 @@ def _decode(model):
 
     def decode(**latents):
         count = tf.shape(latents[names[0]])[0]
-        rows = {n: check_rows(n, latents[n], count, shape) for n, shape in shapes.items()}
+        rows = {n: check_rows(n, latents[n], count, shape, most) for n, shape in shapes.items()}
+        rows = {name: check_finite(name, value) for name, value in rows.items()}
         rows["seed"] = row_seeds(0, count)
-        return over_row_chunks(compute, rows, hierarchy.samples_per_pass, MOST_ROWS)
+        return over_row_chunks(compute, rows, rows_per_chunk(hierarchy), most)
 
     specs = {name: tf.TensorSpec([None, *shape], tf.float32) for name, shape in shapes.items()}
     return Signature(decode, specs, {})
 
 
-def _sample(model):
+def _sample(model, most):
     hierarchy = model.hierarchy
 
     def sample(num, temperature, seed):
@@ -236,14 +259,14 @@ def _sample(model):
             trace = hierarchy.top_down_pass(None, rows, seed, temperature=temperature)
             return {"images": hierarchy.images(trace, seed)}
 
-        rows = {"seed": consecutive_seeds(num, seed)}
-        return over_row_chunks(compute, rows, hierarchy.samples_per_pass, MOST_SAMPLES)
+        rows = {"seed": consecutive_seeds(num, seed, most)}
+        return over_row_chunks(compute, rows, rows_per_chunk(hierarchy), most)
 
     specs = {"num": _INT, "temperature": _FLOAT, "seed": _INT}
     return Signature(sample, specs, {"num": 1, "temperature": 1.0, "seed": 0})
 
 
-def _sample_component(model):
+def _sample_component(model, most):
     hierarchy, components = model.hierarchy, model.config.mixture_components
 
     def sample_component(component, num, temperature, seed):
@@ -258,8 +281,8 @@ def _sample_component(model):
             )
             return {"images": hierarchy.images(trace, seed)}
 
-        rows = {"seed": consecutive_seeds(num, seed)}
-        return over_row_chunks(compute, rows, hierarchy.samples_per_pass, MOST_SAMPLES)
+        rows = {"seed": consecutive_seeds(num, seed, most)}
+        return over_row_chunks(compute, rows, rows_per_chunk(hierarchy), most)
 
     specs = {"component": _INT, "num": _INT, "temperature": _FLOAT, "seed": _INT}
     return Signature(sample_component, specs, {"num": 1, "temperature": 1.0, "seed": 0})
@@ -268,17 +291,20 @@ def _sample_component(model):
 # Variants for clients that have bytes.
 
 
-def _byte_variant(model: ElboModel, signature: Signature, dtype: tf.DType) -> Signature:
+def _byte_variant(model: ElboModel, most: int, signature: Signature, dtype: tf.DType) -> Signature:
     """Returns a signature that takes images, and masks, as uint8 pixels or as files."""
     shape, observation = model.config.image_shape, model.hierarchy.likelihood.observation
     specs = dict(signature.specs)
     for name in specs.keys() & {"images", "mask"}:
         specs[name] = tf.TensorSpec(specs[name].shape if dtype == tf.uint8 else [None], dtype)
 
+    def pixels(name, values, shape):
+        return values if dtype == tf.uint8 else pixels_of_files(name, values, shape, most)
+
     def variant(images, **others):
-        others["images"] = observation.from_bytes(pixel_bytes("images", images, shape))
+        others["images"] = observation.from_bytes(pixels("images", images, shape))
         if "mask" in others:
-            mask = pixel_bytes("mask", others["mask"], (*shape[:2], 1))
+            mask = pixels("mask", others["mask"], (*shape[:2], 1))
             others["mask"] = tf.cast(mask > (127 if dtype == tf.string else 0), tf.float32)
         return signature.function(**others)
 
@@ -290,6 +316,7 @@ def _byte_variant(model: ElboModel, signature: Signature, dtype: tf.DType) -> Si
 
 def _of_images(
     model: ElboModel,
+    most: int,
     compute: Callable[..., Outputs],
     defaults: dict[str, int],
     **limits: tuple[int, int],
@@ -298,6 +325,7 @@ def _of_images(
 
     Args:
       model: The model.
+      most: The most images times samples.
       compute: Takes checked images, masks, row seeds and the numbers of `limits`, all `[b, ...]`.
       defaults: Default values of inputs. Without `seed` the signature takes no seed and uses 0.
       **limits: The least and the largest value of inputs with one number per image.
@@ -305,57 +333,22 @@ def _of_images(
 
     def of_images(seed=0, **inputs):
         numbers = {name: inputs.pop(name) for name in limits}
-        rows = check_inputs(model, **inputs)
+        rows = check_inputs(model, most, **inputs)
         count = tf.shape(rows["images"])[0]
         rows |= {n: per_image(n, value, count, *limits[n]) for n, value in numbers.items()}
+        if "num_samples" in rows:
+            rows["num_samples"] = check_image_samples(rows["num_samples"], count, most)
         rows["seed"] = row_seeds(seed, count)
-        return over_row_chunks(compute, rows, model.hierarchy.samples_per_pass, MOST_ROWS)
+        return over_row_chunks(compute, rows, rows_per_chunk(model.hierarchy), most)
 
     names = [*limits, *(name for name in defaults if name not in limits)]
     return Signature(of_images, image_specs(model) | dict.fromkeys(names, _INT), defaults)
 
 
-def _bound(hierarchy, inputs, num_samples, seed) -> tf.Tensor:
-    """The importance-weighted bound, float64 `[b]`, with K of each image in `num_samples` `[b]`."""
-    encoding, x = hierarchy.encode(*inputs), inputs[0]
-
-    def add(first, num, log_sum):
-        own_seed = stateless_random.for_samples(seed, first, num)
-        log_weight = tf.cast(hierarchy.log_weight(x, encoding, num, own_seed), tf.float64)
-        counts = (first + tf.range(num))[:, tf.newaxis] < num_samples
-        log_weight = tf.where(counts, log_weight, tf.constant(-float("inf"), tf.float64))
-        return tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weight], axis=0), axis=0)
-
-    start = tf.fill(tf.shape(num_samples), tf.constant(-float("inf"), tf.float64))
-    size = _samples_per_chunk(hierarchy, seed)
-    log_sum = over_sample_chunks(tf.reduce_max(num_samples), size, add, start)
-    return log_sum - tf.math.log(tf.cast(num_samples, tf.float64))
-
-
-def _samples(hierarchy, known, num_samples, temperature, seed) -> tf.Tensor:
-    """Completions of images, `[num_samples, b, H, W, C]`, given their known pixels."""
-    encoding = hierarchy.encode_observed(known)
-
-    def add(first, num, chunks):
-        own_seed = stateless_random.for_samples(seed, first, num)
-        rows = num * tf.shape(seed)[0]
-        trace = hierarchy.top_down_pass(encoding, rows, own_seed, temperature=temperature)
-        return chunks.write(chunks.size(), hierarchy.images(trace, own_seed))
-
-    start = tf.TensorArray(
-        tf.float32,
-        0,
-        dynamic_size=True,
-        infer_shape=False,
-        element_shape=[None, *known.x.shape[1:]],
-    )
-    size = _samples_per_chunk(hierarchy, seed)
-    images = over_sample_chunks(num_samples, size, add, start).concat()
-    return tf.reshape(images, tf.concat([[num_samples], tf.shape(known.x)], axis=0))
-
-
-def _samples_per_chunk(hierarchy, seed) -> tf.Tensor:
-    return tf.maximum(1, hierarchy.samples_per_pass // tf.shape(seed)[0])
+def _fewer(model: ElboModel, most: int, numbers: int) -> int:
+    """The most images for which `numbers` numbers each are as many as `most` images have."""
+    own = math.prod(model.config.image_shape)
+    return max(1, most * own // max(own, numbers))
 
 
 def _num_predicted(images: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:

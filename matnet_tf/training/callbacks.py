@@ -31,6 +31,7 @@ from matnet_tf.training.summaries import Summaries
 __all__ = ["Checkpointing", "ProgressBar", "Schedules", "Speed", "Stops"]
 
 _VALIDATION_BATCH = 250
+_STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Speed(keras.callbacks.Callback):
@@ -77,6 +78,8 @@ class ProgressBar(keras.callbacks.Callback):
     def close(self) -> None:
         """Shows the last state and ends the line."""
         if self._bar is not None:
+            step = int(self.model.step.numpy())
+            self._bar.update(self._clock.fraction(step) - self._bar.n)
             self._bar.close()
 
     def on_train_begin(self, logs=None):
@@ -143,7 +146,7 @@ class Schedules(keras.callbacks.Callback):
 
 
 class Stops(keras.callbacks.Callback):
-    """Stops training on SIGTERM or when the wall-clock budget is spent."""
+    """Stops training on SIGTERM or SIGHUP, or when the wall-clock budget is spent."""
 
     def __init__(self, clock: RunClock):
         super().__init__()
@@ -151,15 +154,20 @@ class Stops(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Makes SIGTERM ask for a stop, inside a with statement, instead of killing the process."""
+        """Makes SIGTERM and SIGHUP ask for a stop, inside a with statement, instead of killing.
+
+        Signals that are ignored, as `nohup` makes SIGHUP, stay ignored.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # Python lets only the main thread handle signals.
             return
-        previous = signal.signal(signal.SIGTERM, self._on_signal)
+        numbers = [n for n in _STOPPING if signal.getsignal(n) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number, frame):
         self._clock.told_to_stop = True

@@ -55,7 +55,7 @@ def train(
     Returns:
       record: `step`, `seconds` (all sessions), `images_per_second` (this session), `elbo` (nats,
       mean over the last checkpoint interval), `skipped`, `rollbacks` (how often it went back to a
-      checkpoint) and `interrupted` (whether SIGTERM ended it).
+      checkpoint) and `interrupted` (whether a signal ended it).
 
     Raises:
       ValueError: If data or devices are missing or do not fit, the directory is in use or belongs
@@ -72,6 +72,7 @@ def train(
     check_workdir(workdir, experiment, identity)
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.translate_lost_worker(worker))
+        stack.enter_context(split.images.reading())
         # Data and model come before the directory: if they fail, nothing is left behind.
         with strategy.scope():
             model = build_model(experiment)

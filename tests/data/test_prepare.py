@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFDS data directories: what is put there, replaced, found, downloaded and cleared away."""
 
+import dataclasses
+import os
 import pathlib
 import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -27,7 +30,7 @@ from source_files import (
 )
 
 from matnet_tf.config import DataConfig
-from matnet_tf.data import loading, tfds_writer
+from matnet_tf.data import loading, tfds_reader, tfds_writer
 from matnet_tf.data import prepare as prepare_module
 from matnet_tf.data.prepare import prepare
 from matnet_tf.data.tfds_writer import find
@@ -126,6 +129,17 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(mnist, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert_nothing_written(tmp_path)
+
+
+def test_a_data_set_of_tiles_knows_the_size_of_its_pictures(tmp_path):
+    save_images(tmp_path / "source", pixels(3, (12, 20, 3)))
+    wanted = config("image_folder", tmp_path)
+    prepare(wanted, str(tmp_path / "source"), crop=8)
+    assert loading.load(wanted, "train").identity()["tiles_of"] == [12, 20]
+    half = dataclasses.replace(wanted, image_size=(4, 4))
+    assert loading.load(half, "train").tiles_of == (6, 10)
+    prepare(wanted, str(tmp_path / "source"), size=(8, 8), overwrite=True)
+    assert loading.load(wanted, "train").tiles_of is None
 
 
 class Killed(BaseException):
@@ -318,12 +332,35 @@ def test_find_takes_the_newest_version_and_the_only_config(tmp_path):
     assert find("b/large", str(tmp_path)) == tmp_path / "b/large/2.0.0"
 
 
+def test_torn_files_of_a_streamed_set_are_named_when_they_are_read(mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_reader, "MEMORY_BYTES", 0)
+    folder = prepare(config("mnist", tmp_path), str(mnist)).folder
+    (path,) = folder.glob("*test.tfrecord*")
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged, reason in (
+        (content[:-9], "truncated record at"),
+        (content[:middle] + b"damage" + content[middle + 6 :], "corrupted record at"),
+        (content[: 16 + struct.unpack("<Q", content[:8])[0]], "contain 7 elements but .* only 1"),
+    ):
+        path.write_bytes(damaged)
+        split = loading.load(config("mnist", tmp_path), "test")
+        message = rf"data set in {folder} is damaged \(.*{reason}.*\); prepare it again"
+        with pytest.raises(ValueError, match=message), split.images.reading():
+            list(split.evaluation_dataset(3))
+        with pytest.raises(ValueError, match=message):
+            split.identity()
+
+
 def test_a_damaged_data_set_is_named_in_one_line(mnist, tmp_path):
     folder = prepare(config("mnist", tmp_path), str(mnist)).folder
     for pattern, change in (
         ("*test.tfrecord*", lambda content: content[:-9]),
         ("*test.tfrecord*", lambda content: b""),
         ("*test.tfrecord*", None),
+        ("*test.tfrecord*", os.mkfifo),
+        ("features.json", lambda content: b'{"a": ' + 100_000 * b"["),
+        ("features.json", lambda content: content.replace(b"{", b'{"a": Infinity, ', 1)),
         ("dataset_info.json", lambda content: b"\xff" + content),
         ("dataset_info.json", lambda content: content.replace(b'"7"', b'"8"')),
         ("features.json", lambda content: content.replace(b'"uint8"', b"3")),
@@ -331,10 +368,13 @@ def test_a_damaged_data_set_is_named_in_one_line(mnist, tmp_path):
         (path,) = folder.glob(pattern)
         content = path.read_bytes()
         path.unlink()
-        if change:
+        if change is os.mkfifo:
+            change(path)
+        elif change:
             path.write_bytes(change(content))
             assert path.read_bytes() != content
         with pytest.raises(ValueError, match=rf"data set in {folder} is damaged \(.+\); prepare"):
             loading.load(config("mnist", tmp_path), "test")
+        path.unlink(missing_ok=True)
         path.write_bytes(content)
     assert loading.load(config("mnist", tmp_path), "test").num_images == 7

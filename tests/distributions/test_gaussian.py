@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.stats
 import tensorflow as tf
 
-from matnet_tf.distributions.gaussian import diagonal_normal
+from matnet_tf.distributions.gaussian import diagonal_normal, slowed_mean
 from matnet_tf.distributions.mixture import kl_per_unit, tempered
 
 RNG = np.random.default_rng(0)
@@ -34,6 +34,24 @@ def test_density_is_scipys():
 def test_small_log_variances_are_not_changed_by_the_bound():
     q = diagonal_normal(tf.constant([[0.0, 0.01]]))
     np.testing.assert_allclose(q.distribution.scale, [[np.exp(0.005)]], rtol=1e-6)
+
+
+def test_means_beyond_a_hundred_grow_slowly_and_their_gradient_leads_back():
+    loc = tf.Variable([-1e6, -100.0, -99.0, 3.0, 100.0, 101.0, 1e30])
+    with tf.GradientTape() as tape:
+        mean = slowed_mean(loc)
+    expected = [
+        -100 * (1 + np.log(1e4)),
+        -100,
+        -99,
+        3,
+        100,
+        100 * (1 + np.log(1.01)),
+        100 * (1 + np.log(1e28)),
+    ]
+    np.testing.assert_allclose(mean, expected, rtol=1e-5)
+    gradient = tape.gradient(mean, loc).numpy()
+    np.testing.assert_allclose(gradient, 100 / np.maximum(100, np.abs(loc.numpy())), rtol=1e-5)
 
 
 def test_samples_have_the_mean_and_scale_of_the_parameters():

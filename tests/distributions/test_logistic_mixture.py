@@ -106,4 +106,4 @@ def test_a_component_of_weight_0_is_never_drawn():
     loc = np.float32([[0.0, 0.5, 0.6, 1.0]])
     p = DiscretizedLogisticMixture(logits, loc, 0 * loc + 1e-3, tf.zeros([0, 4]))
     noise = tf.constant([[0.0, 0.5], [1 - 2**-24, 0.5]])
-    np.testing.assert_allclose(p._from_noise(noise)[:, 0], [0.5, 0.6], atol=1 / 255)
+    np.testing.assert_allclose(p.from_noise(noise)[:, 0], [0.5, 0.6], atol=1 / 255)

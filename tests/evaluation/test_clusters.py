@@ -199,16 +199,17 @@ def test_without_a_mixture_there_are_baselines_alone_and_without_labels_no_agree
     expected = by_hand(column(plain, "label"), found)
     assert (measured["purity"], measured["nmi"]) == pytest.approx(expected)
 
-    load = loading.load_for
-    for labels in (None, np.full(297, -1)):  # TFDS marks an example without a label by -1.
+    # TFDS marks an example without a label by -1. There are as many clusters as classes.
+    load, unlabelled = loading.load_for, {"labels": np.full(297, -1), "classes": ["a", "b"]}
+    for known, number in ((unlabelled, 2), ({"labels": None, "classes": None}, 10)):
         with monkeypatch.context() as patch:
             patch.setattr(
-                loading, "load_for", lambda *a, y=labels: dataclasses.replace(load(*a), labels=y)
+                loading, "load_for", lambda *a, known=known: dataclasses.replace(load(*a), **known)
             )
-            record = cluster(plain, ClusterConfig(images=20, components=2))
-        assert record["labels"] is None
+            record = cluster(plain, ClusterConfig(images=20))
+        assert record["labels"] is None and record["clusters"] == number
         for name in ("kmeans_pixels", "kmeans_top_latents"):
-            assert record[name]["used_clusters"] == 2 and "purity" not in record[name]
+            assert record[name]["used_clusters"] == number and "purity" not in record[name]
         assert {row["label"] for row in rows_of(plain)} == {""}
 
 
@@ -225,7 +226,6 @@ def test_what_cannot_be_done_is_one_error_and_leaves_nothing(tmp_path):
         (mixed, {"images": 4}, "as many images as clusters, 5; got 4"),
         (mixed, {"split": "validation"}, "no validation split"),
         (mixed, {"weights": "averaged"}, "keeps no averaged weights"),
-        (plain, {}, "ClusterConfig.components of at least 1; got 0"),
         (tmp_path / "conditional", {}, "clustering needs a model of whole images; .*conditional"),
     ):
         with pytest.raises(ValueError, match=message) as error:

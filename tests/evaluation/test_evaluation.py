@@ -5,6 +5,7 @@
 import errno
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ RECORD_FIELDS = {
     *("nll_se", "neg_elbo", "neg_elbo_se", "nll_by_num_samples", "bits_per_dim", "kl"),
     *("tuned_on_test", "seconds", "image_samples_per_second", "package_version", "commit"),
     *("elbo_samples", "seed", "batch_size", "chunk", "data", "model_digest", "key"),
+    *("tf32", "jit_compile"),
     *("dequantization", "elbo_bits_per_dim", "dims", "data_digest"),
 }
 TIMINGS = ("seconds", "image_samples_per_second")
@@ -291,8 +293,10 @@ def test_batches_whose_files_are_damaged_or_lost_are_computed_again(
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
     (damaged.parent / "000001.npz").unlink()
+    (damaged.parent / "000000.npz").unlink()
+    os.mkfifo(damaged.parent / "000000.npz")
     assert without_timings(evaluate(workdir, QUICK)) == without_timings(undisturbed)
-    assert batches_measured == [6, 6] and len(damaged.read_bytes()) == len(whole)
+    assert batches_measured == [6, 6, 6] and len(damaged.read_bytes()) == len(whole)
     assert "000003.npz is damaged and is computed again" in capsys.readouterr().err
     assert (damaged.parent / "000001.npz").exists()
 
@@ -323,7 +327,7 @@ def test_what_cannot_be_evaluated_is_one_error_before_anything_is_written(workdi
             evaluate(workdir, config)
     with pytest.raises(ValueError, match="not a work directory"):
         evaluate(tmp_path, QUICK)
-    for text in ("[{", "{}", "[1]", "\udcff"):
+    for text in ("[{", "{}", "[1]", "\udcff", '[{"key": Infinity}]', 100_000 * "["):
         path = workdir / "evaluation.json"
         path.write_text(text, errors="surrogateescape")
         before = path.read_bytes()

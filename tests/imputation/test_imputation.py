@@ -133,6 +133,26 @@ def test_colour_profile_and_resolution_are_kept(tmp_path, monkeypatch):
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
+def test_the_first_picture_of_another_scale_is_named(tmp_path, monkeypatch, capsys):
+    files = [save(tmp_path / f"{n}.png", picture_of((24, 16))) for n in range(2)]
+    files.append(save(tmp_path / "like.png", picture_of((16, 16))))
+    for number, (tiles_of, expected) in enumerate(
+        (
+            ({}, "trained on pictures of 8x8: it does"),
+            ({"tiles_of": [64, 48]}, "trained on tiles of pictures of 64x48: it does"),
+            ({"tiles_of": [32, 32]}, ""),
+        )
+    ):
+        run, images = tmp_path / str(number), {"count": 1, "digest": "a", **tiles_of}
+        fake_run(run, monkeypatch, images=images)
+        impute_files(run, files, HOLE)
+        message = capsys.readouterr().err
+        assert message.count("does not know") == bool(expected) and expected in message
+        assert (f"0.png has 24x16 pixels, but the model was {expected}" in message) == bool(
+            expected
+        )
+
+
 def test_a_comma_in_a_name_is_part_of_it(run, tmp_path):
     for name in ("a,b.png", "c.png", "d, e, f.png"):
         save(tmp_path / name, picture_of((8, 8)))
@@ -281,7 +301,8 @@ def test_outputs_of_an_earlier_run_are_replaced_and_no_surplus_is_left(run, tmp_
     assert set(before) - set(names(out)) == {"good_3.png", "good_4.png"}
     expected = impute_picture(FakeModel(), picture_of((8, 8)), MASK, 2, seed=1)
     np.testing.assert_array_equal(read(out / "good_2.png"), expected[1])
-    for text in ("{", "[]", "{}", '{"images": [{"file": "good.png"}]}'):  # Not ours.
+    images = '"images": [{"file": "good.png"}]'
+    for text in ("{", "[]", "{}", f"{{{images}}}", f'{{{images}, "num_samples": 1e15}}'):
         (out / "imputations.json").write_text(text)
         record = impute_files(run, file, HOLE, out)
         assert json.loads((out / "imputations.json").read_text()) == record

@@ -91,16 +91,21 @@ def test_bad_images_are_refused_on_every_way_in(eagerly):
 
 
 @pytest.mark.slow
-def test_bounds_can_be_computed_inside_a_users_graph():
+def test_models_can_be_used_inside_a_users_graph(messages):
     x = small_images()
     model, conditional = MatNet(SMALL), ConditionalMatNet(CONDITIONAL)
     mask = np.zeros((4, 4, 3, 1), np.float32)
-    graph = tf.function(lambda x: model.elbo(x).elbo, autograph=False)
+    graph = tf.function(lambda x: model.elbo(x).elbo)
     np.testing.assert_allclose(graph(x), model.elbo(x).elbo, rtol=1e-5)
-    graph = tf.function(lambda x, mask: conditional.elbo(x, mask).elbo, autograph=False)
+    graph = tf.function(lambda x, mask: conditional.elbo(x, mask).elbo)
     np.testing.assert_allclose(graph(x, mask), conditional.elbo(x, mask).elbo, rtol=1e-5)
+    imputed = tf.function(lambda x, mask: conditional.impute(x, mask).mean)(x, mask)
+    np.testing.assert_allclose(imputed, conditional.impute(x, mask).mean, rtol=1e-5)
+    decoded = tf.function(lambda x: model.decode(model.infer(x).z))(x)
+    np.testing.assert_allclose(decoded, model.decode(model.infer(x).z), rtol=1e-5)
     with pytest.raises(tf.errors.InvalidArgumentError, match="images must be 0 or 1"):
-        tf.function(lambda x: model.elbo(x).elbo, autograph=False)(tf.constant(x + 0.5))
+        tf.function(lambda x: model.elbo(x).elbo)(tf.constant(x + 0.5))
+    assert not messages  # AutoGraph warns of what it cannot convert.
 
 
 @pytest.mark.slow
@@ -215,6 +220,21 @@ def test_a_summary_lists_the_modules_with_their_shapes_and_counts():
         line = next(line for line in text.splitlines() if type(layer).__name__ in line)
         assert f"{layer.count_params():,}" in line and "(None, 3)" in line
     assert not hasattr(model.hierarchy, "layers")
+
+
+def test_keras_tools_are_told_the_shapes():
+    x, mask = small_images(), np.zeros((4, 4, 3, 1), np.float32)
+    masked = {"image": x, "mask": mask}
+    images, shapes = (None, 4, 3, 1), {"image": (None, 4, 3, 1), "mask": (None, 4, 3, 1)}
+    for model, data, expected in (
+        (MatNet(SMALL), x, images),
+        (ConditionalMatNet(CONDITIONAL), masked, shapes),
+    ):
+        assert (model.input_shape, model.output_shape) == (expected, images)
+        # `keras.utils.plot_model` draws these.
+        assert keras.tree.map_structure(lambda t: t.shape, model.input) == expected
+        assert model.output.shape == images
+        np.testing.assert_allclose(keras.Model(model.input, model.output)(data), model(data))
 
 
 # Keras's settings, and its registry.

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs are traced once per combination of ranks, and without files in the temporary folder."""
 
-import logging
 import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from matnet_tf.config import ModelConfig, Scale
 from matnet_tf.model.matnet import MatNet
 from matnet_tf.tracing import FunctionCache, without_autograph
 
@@ -37,19 +37,39 @@ def test_functions_are_traced_once_for_every_combination_of_ranks():
         np.testing.assert_array_equal(inside(vector), [2, 2])
 
 
-def test_calls_with_other_values_or_latents_do_not_warn_of_retracing():
-    cache, messages, vector = FunctionCache(), [], tf.ones([2])
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
+def test_calls_with_other_values_or_latents_do_not_warn_of_retracing(messages):
+    cache, vector = FunctionCache(), tf.ones([2])
 
     def scaled(x, factor, latents):
         return factor * x if latents[0] is None else latents[0]
 
-    tf.get_logger().addHandler(handler)
     for factor in range(8):
         for latents in ((None, None), (vector, None), (None, vector)):
             cache.get(scaled)(vector, factor, latents)
-    tf.get_logger().removeHandler(handler)
+    assert not messages
+
+
+def test_several_models_in_one_process_do_not_warn_of_retracing(messages):
+    x = np.zeros((4, 2, 2, 1), np.float32)
+
+    class Idle(MatNet):  # Its steps cost no time to trace.
+        def train_step(self, data):
+            self.step.assign_add(1)
+            return self.get_metrics_result()
+
+        def test_step(self, data):
+            return self.get_metrics_result()
+
+        def predict_step(self, data):
+            return self.input_form.unpack(data)[0]
+
+    for seed in range(6):
+        model = Idle(ModelConfig((2, 2, 1), (Scale(1, 2, 1, 1),), 1, 2), seed=seed)
+        model.compile(optimizer="adam")
+        model.fit(x, batch_size=2, verbose=0)
+        model.train_on_batch(x)
+        model.test_on_batch(x)
+        np.testing.assert_array_equal(model.predict(x, batch_size=2, verbose=0), x)
     assert not messages
 
 

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -145,8 +146,27 @@ def test_own_pictures_need_names_and_folders_only(tmp_path, capsys):
         )
         for n in range(12)
     }
-    run_program("cluster", workdir, "--components=2", "--split=train")
+    moved = f"--data.dir={tfds.rename(tmp_path / 'moved')}"
+    lines = run_program("cluster", workdir, moved, "--split=train")
+    assert lines[2].startswith("k-means on pixels: 2 of 2 used, purity ")
     assert (run / "clusters.csv").read_text().startswith("index,label,class,file,")
+    assert len(run_program("figures", workdir, moved)) == 6
+
+
+@pytest.mark.slow
+def test_a_program_prints_its_own_lines_only(tmp_path):
+    quiet = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    command = [sys.executable, "-m", "matnet_tf", "train", "--data.name=digits"]
+    command += [f"--workdir={tmp_path / 'run'}", "--model.size=small", "--train.steps=1"]
+    done = subprocess.run(
+        command, env=quiet, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first, last = done.stdout.splitlines()
+    assert first.startswith("train: digits has binary images of 8x8x1: a small model, ")
+    assert last.startswith("trained to step 1 in ")
+    progress = [line for line in done.stderr.splitlines() if line.strip()]
+    assert progress and all(re.match(r" *\d+%\|", line) for line in progress), done.stderr
+    assert "left" not in progress[0]  # What has not been measured is not promised.
 
 
 def test_programs_hand_over_their_flags_and_their_status(tmp_path, capsys, monkeypatch):

@@ -18,6 +18,7 @@ ROWS = [
         "cli",
         "serving",
         "training evaluation imputation",
+        "compression",
         "plots",
         "runs",
         "model",
@@ -26,17 +27,18 @@ ROWS = [
         "distributions data",
         "flags",
         "presets",
-        "config files progress registration tracing version",
+        "config files interrupts progress registration tracing version",
     )
 ]
 # Third parties that only some folders import.
 ROOMS = {
     "absl": {"flags"},
+    "constriction": {"compression"},
     "matplotlib": {"plots"},
-    "scipy": {"data"},
+    "scipy": {"compression", "data"},
     "sklearn": {"data", "evaluation"},
     "tensorflow_datasets": {"data"},
-    "tensorflow_probability": {name for row in ROWS[2:10] for name in row} - {"data"},
+    "tensorflow_probability": {name for row in ROWS[2:11] for name in row} - {"data"},
 }
 QUICK = {
     "__main__",
@@ -45,6 +47,7 @@ QUICK = {
     "flags",
     "config",
     "files",
+    "interrupts",
     "presets",
     "registration",
     "version",

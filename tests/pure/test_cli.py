@@ -5,12 +5,15 @@
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
-from matnet_tf import cli
+from matnet_tf import cli, interrupts
+from matnet_tf.cli import startup
 from matnet_tf.cli.command import DEBUG
 from matnet_tf.config import TrainConfig
 from matnet_tf.version import __version__
@@ -61,6 +64,72 @@ def test_errors_are_reported_in_one_line(monkeypatch, capsys):
         run(monkeypatch, stumble(ZeroDivisionError()))
 
 
+def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, capsys):
+    def main(config):
+        warnings.warn("of a library", stacklevel=1)
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "argv", ["matnet", "prog"])
+    monkeypatch.setattr(os, "dup2", lambda *given: None)  # Standard output is pytest's own.
+    monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (DEBUG,)))
+    assert cli.main() == 0
+    assert capsys.readouterr() == ("", "")
+
+
+INTERRUPTED = """
+import signal
+from matnet_tf import interrupts
+interrupts.end_at_once("matnet prog")
+try:
+    with interrupts.raised():
+        with interrupts.at_once():
+            pass
+        signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("cleaned", interrupts.came(), flush=True)
+signal.raise_signal(signal.SIGINT)
+print("went on")
+"""
+
+
+def test_an_interrupt_is_raised_in_the_work_and_ends_the_process_after_it():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    expected = (130, "cleaned True\n", "matnet prog: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+    ignored = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN){INTERRUPTED}"
+    done = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_an_interrupt_inside_an_import_ends_the_process_in_one_line(tmp_path):
+    swallow = "import time\nprint('here', flush=True)\ntry:\n    time.sleep(60)\n"
+    swallow += "except BaseException:\n    time.sleep(60)\n"
+    (tmp_path / "tensorflow_datasets.py").write_text(swallow)
+    command = [sys.executable, "bin/prepare", "--data.name=mnist", "--source=x"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, **options) as process:
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "matnet prepare: interrupted\n")
+
+
+def test_an_interrupt_that_became_another_error_is_one_still(monkeypatch, capsys):
+    monkeypatch.setattr(interrupts, "_came", True)
+    assert run(monkeypatch, stumble(ZeroDivisionError())) == 130
+    assert capsys.readouterr().err == "matnet prog: interrupted\n"
+
+
+def test_the_reason_why_a_gpu_is_not_used_is_what_tensorflow_said_last():
+    said = "I0000 1.2 3 port.cc:153] oneDNN custom operations are on.\n"
+    reason = "Cannot dlopen some GPU libraries. Skipping registering GPU devices..."
+    assert startup.unused_gpu(f"{said}W0000 1.2 3 gpu_device.cc:2365] {reason}\n").endswith(
+        f"does not use this machine's GPU: {reason}"
+    )
+    assert "TF_CPP_MIN_LOG_LEVEL" in startup.unused_gpu(said)
+
+
 def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):
     for arguments in ([], ["--help"], ["-h"]):
         assert cli.main(arguments) == 0
@@ -72,13 +141,29 @@ def test_matnet_lists_its_programs_and_its_version(capsys, monkeypatch):
     assert capsys.readouterr().out == f"matnet-tf {__version__}\n"
 
 
+def test_help_lists_the_flags_that_people_use_first(capsys):
+    every = {flag.name for flag in cli.PROGRAMS["train"].flags}
+    for asked, expected in (("--help", set(cli.PROGRAMS["train"].first)), ("--help_all", every)):
+        assert cli.main(["train", asked]) == 0
+        text = capsys.readouterr().out
+        lines = [line for line in text.splitlines() if line.startswith("  --")]
+        listed = {line.split("=")[0].removeprefix("  --") for line in lines}
+        assert listed - {"preset", "flagfile"} == expected
+        rest = f"These are the flags used most; --help_all lists all {len(every)}."
+        assert (rest in text) == (asked == "--help")
+        groups = [line.split(",")[0] for line in text.splitlines() if line.startswith("Flags of")]
+        assert groups == [
+            f"Flags of {group}" for group in ("the program", "model", "data", "train")
+        ]
+
+
 def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     assert cli.main(["trian"]) == cli.main(["--workdir=x"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
-        "expected one of prepare, train, evaluate, score, figures, sample, cluster, impute, "
-        "export, publish, presets"
+        "prepare, train, devices, evaluate, score, figures, sample, cluster, impute, export, "
+        "publish, presets, compress, decompress"
     )
 
 
@@ -86,6 +171,7 @@ def test_mistakes_and_help_need_no_tensorflow(tmp_path):
     required = {
         "impute": "--images=a.png --rectangles=0:0:1x1",
         "publish": "--output=o --command=c --hardware=h",
+        "decompress": "--file=a --output=b",
     }
     commands = {
         **{f"{name} --help": "" for name in cli.PROGRAMS},
@@ -93,7 +179,7 @@ def test_mistakes_and_help_need_no_tensorflow(tmp_path):
         **{
             f"{name} --workdir={tmp_path} {required.get(name, '')}": "is not a work directory"
             for name in cli.PROGRAMS
-            if name not in ("prepare", "train", "presets")
+            if name not in ("prepare", "train", "devices", "presets")
         },
         "evaluate": "--workdir is required",
         "sample --preset=digts": "unknown trained preset 'digts'; did you mean digits?",

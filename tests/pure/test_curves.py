@@ -104,7 +104,8 @@ def test_runs_side_by_side_have_their_own_areas_and_one_axis():
     assert [axes.get_title("left") for axes in (first, second)] == ["plain", "local"]
     texts = [text.get_text() for text in second.get_legend().get_texts()]
     assert texts == ["pixels: 2.500 bits/dim", "top, 1 level: 0.250 bits/dim"]
-    assert first.get_legend().get_title().get_text().startswith("4 levels, at the last step")
+    about = "4 levels, at the last step\n(of a scale, the top one is darkest)"
+    assert first.get_legend().get_title().get_text() == about
 
 
 def test_rows_with_nan_are_left_out_of_the_area():
@@ -160,6 +161,11 @@ def test_the_curves_are_the_rows_and_carry_labels():
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["ELBO", "log-likelihood", "KL", "learning rate"]
     assert all("nats" in axes.get_ylabel() for axes in (elbo, log_likelihood, kl))
+    # The weight of the KL stands beside the curves that it bends, if it varies.
+    figure = training_curves([row | {"kl_weight": row["step"] / 100} for row in rows], "a run")
+    assert figure.get_suptitle() == "a run"
+    (weight,) = [axes for axes in figure.axes if axes.get_ylabel() == "weight in the loss (dashed)"]
+    np.testing.assert_allclose(weight.lines[0].get_ydata(), np.array(STEPS) / 100)
 
 
 def test_curves_leave_out_what_is_missing_none_or_nan():

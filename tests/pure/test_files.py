@@ -14,6 +14,9 @@ from matnet_tf.files import (
     config_path,
     folder_for_work,
     lock_part,
+    open_file,
+    read_file,
+    read_json,
     reason_of,
     unlock_part,
     write_whole,
@@ -44,6 +47,41 @@ def test_no_link_is_written_through(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="File exists|Too many levels"):
         write_whole({tmp_path / "a": b"ours"})
     assert outside.read_bytes() == b"theirs"
+
+
+def test_only_files_are_opened(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    (tmp_path / "link").symlink_to(outside)
+    os.mkfifo(tmp_path / "pipe")
+    assert read_file(tmp_path / "link") == b"theirs"
+    for name, mode, message in (
+        ("pipe", "r", "It is not a file"),  # It would wait for a writer, and the next for a reader.
+        ("pipe", "a", "No such device"),
+        ("/dev/zero", "rb", "It is not a file"),
+        ("link", "w", "Too many levels of symbolic links"),
+        ("absent", "r", "No such file"),
+    ):
+        with pytest.raises(OSError, match=message):
+            open_file(tmp_path / name, mode)
+    assert outside.read_text() == "theirs"
+
+
+def test_json_is_strict(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, 2.5e3, null]}')
+    assert read_json(path) == {"a": [1, 2500.0, None]}
+    for text, message in (
+        (100_000 * "[", "nested too deeply"),
+        ("[Infinity]", "the number Infinity"),
+        ("[-1e999]", "the number -1e999"),
+        ("[NaN]", "the number NaN"),
+        ("[", "Expecting value"),
+        ("\xff", "codec can't decode"),
+    ):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match=message):
+            read_json(path)
 
 
 def test_only_a_folder_that_existed_before_is_left_empty(tmp_path):
@@ -96,6 +134,10 @@ def test_reasons_of_errors_are_one_short_line():
         "{{function_node __wrapped__SaveV2}} /a/b.tmp; No space left on device [Op:SaveV2]": (
             "No space left on device"
         ),
+        (
+            "Graph execution error:\n\nDetected at node A defined at (most recent call last):\n"
+            "  File b.py, line 1\n\ntruncated record at 9\n\t [[{{node A}}]] [Op:__inference_1]"
+        ): "truncated record at 9",
         "not an image\nsecond line": "not an image",
         "x" * 300: "x" * 200,
         "": "ValueError",

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from source_files import pixels
 
 from matnet_tf.config import ImputeConfig, Rectangle
@@ -104,6 +104,13 @@ def huge_png(path):
     write_png(path, 100000, 8, 0, b"")
 
 
+def text_png(path):
+    """2 KB that unpack to 2 MB of text."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", 2**21 * "a", zip=True)
+    save(path, picture_of((8, 8)), pnginfo=text)
+
+
 def deep_colour_png(path):
     """8x8 pixels of 16 bits per channel; each row starts with a byte for its filter."""
     write_png(path, 8, 16, 2, (b"\0" + bytes(range(48))) * 8)
@@ -119,6 +126,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
             (cut_png, "it cannot be read: "),
             (cut_jpeg, "it cannot be read: image file is truncated"),
             (huge_png, "it cannot be read: Image size .* exceeds limit"),
+            (text_png, "it cannot be read: Decompressed data too large"),
             (
                 lambda p: p.write_text("no image"),
                 "it is not a PNG, JPEG, WebP or BMP image, or its header is",

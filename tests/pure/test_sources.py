@@ -3,8 +3,11 @@
 """Readers of source files: good files give the right images, damaged ones are named."""
 
 import functools
+import gzip
+import struct
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -112,14 +115,19 @@ def test_a_flat_folder_is_split_nine_to_one_without_overlap(tmp_path):
     assert found == sorted(image.tobytes() for image in images)
 
 
-def test_images_of_different_sizes_need_a_size(tmp_path):
+def test_images_of_different_or_large_sizes_are_resized(tmp_path):
     save_images(tmp_path / "train", [np.full((4, 6, 3), 200, np.uint8)])
     save_images(tmp_path / "test", [np.full((8, 8, 1), 100, np.uint8)])
-    with pytest.raises(ValueError, match="0.png has 8x8 pixels, but 0.png has 4x6; --size"):
-        read_folder(tmp_path)
-    source = read_folder(tmp_path, (3, 2))
-    assert source.image_shape == (3, 2, 3)
-    np.testing.assert_array_equal(column(source, "test", "image"), np.full((1, 3, 2, 3), 100))
+    for size, shape in (((3, 2), (3, 2, 3)), (None, (64, 64, 3))):
+        source = read_folder(tmp_path, size)
+        assert source.image_shape == shape
+        np.testing.assert_array_equal(column(source, "test", "image"), np.full((1, *shape), 100))
+    assert source.notes[-1].startswith("sizes: 4x6 to 8x8 pixels, resized to 64x64; --size=HxW")
+    for side, expected in ((256, (4, 256)), (257, (64, 64))):
+        save_images(tmp_path / str(side), pixels(2, (4, side, 1)))
+        source = read_folder(tmp_path / str(side))
+        assert source.image_shape == (*expected, 1)
+        assert ("resized" in source.notes[-1]) == (side == 257)
 
 
 def test_digits_are_scikit_learns_in_a_fixed_draw():
@@ -170,6 +178,22 @@ def test_faults_of_idx_files_are_named(tmp_path):
     assert_faults_are_named(read_mnist, mnist_files, faults, tmp_path)
 
 
+def test_a_file_that_unpacks_to_more_than_its_header_announces_takes_no_memory(tmp_path):
+    folder = mnist_files(tmp_path / "mnist")
+    for announced, message in (
+        (13, "is too long: its header .* there are more"),
+        (2**32 - 1, "is trunc"),
+    ):
+        path = folder / "train-images-idx3-ubyte.gz"
+        header = struct.pack(">4I", 0x803, announced, 28, 28)
+        path.write_bytes(gzip.compress(header + bytes(2**26 if announced == 13 else 784), 1))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            read_mnist(folder)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+        tracemalloc.stop()
+
+
 def test_faults_of_amat_files_are_named(tmp_path):
     def replace(old, new):
         def damage(folder):
@@ -212,9 +236,11 @@ def test_faults_of_chardata_are_named(tmp_path):
         (change(testtargetchar=np.full([1, 7], 56.0)), r"testtargetchar must lie in \[0, 55\]"),
         (change(data=np.full([784, 13], np.nan)), r"data must lie in \[0, 1\]; got nan to nan"),
         (change(data=np.full([784, 13], 1j)), "data must be an array of real numbers; got complex"),
-        (change(target=scipy.sparse.eye(50, 13)), "target must be an array of real .* got csc_"),
-        (change(target=np.full([50, 13], "a", object)), "target must be an array of real .* obj"),
-        (lambda f: cut(f / "chardata.mat", 2000), "chardata.mat is damaged or not a MATLAB file"),
+        (change(target=scipy.sparse.eye(50, 13)), "target must be an array of real .* got sparse"),
+        (change(target=np.full([50, 13], "a", object)), "target must be an array of real .* cell"),
+        (lambda f: cut(f / "chardata.mat", 100), "chardata.mat is damaged or not a MATLAB file"),
+        (lambda f: cut(f / "chardata.mat", 2000), "lacks the key target, .*is it truncated"),
+        (lambda f: cut(f / "chardata.mat", -50), "chardata.mat is damaged or not a MATLAB file"),
         (lambda f: (f / "chardata.mat").unlink(), "lacks chardata.mat"),
     ]
     assert_faults_are_named(read_chardata, chardata_file, faults, tmp_path)
@@ -298,7 +324,7 @@ def test_what_is_no_picture_is_left_out_and_counted(tmp_path):
     assert left == {
         "left out: 2 hidden",
         "left out: 2 of other kinds",
-        "left out: 1 links to nothing",
+        "left out: 1 not files, or links to nothing",
     }
 
 
@@ -323,6 +349,7 @@ def test_crops_are_tiles_at_the_images_own_resolution(tmp_path):
         Image.fromarray(array).save(path)
     source = read_folder(tmp_path, crop=4)
     assert source.image_shape == (4, 4, 3)
+    assert source.tiles_of == (4, 6)  # The median of 5x9 and 4x4, without what is too small.
     tiles = [image[:4, :4], image[:4, 4:8]]  # The surplus row and column are cut.
     np.testing.assert_array_equal(column(source, "train", "image"), tiles)
     assert list(column(source, "train", "file")) == ["a.png@0,0", "a.png@0,4"]

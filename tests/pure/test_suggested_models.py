@@ -4,7 +4,7 @@
 
 import pytest
 
-from matnet_tf.config.suggestion import KINDS, SIZES, suggested_model
+from matnet_tf.config.suggestion import KINDS, SIZES, suggested_model, suggested_training
 
 
 def test_scales_are_the_halved_sizes_from_32_to_4():
@@ -37,3 +37,15 @@ def test_the_likelihood_is_that_of_the_values():
         suggested_model((8, 8, 1), "grey")
     with pytest.raises(ValueError, match="size must be one of small, medium, large; got 'huge'"):
         suggested_model((8, 8, 1), "binary", "huge")
+
+
+def test_large_images_have_smaller_batches_and_shorter_intervals():
+    for shape, expected in (
+        ((28, 28, 1), (100, 1000)),
+        ((32, 32, 3), (100, 1000)),
+        ((64, 64, 3), (25, 100)),
+        ((48, 64, 1), (33, 100)),
+        ((256, 256, 3), (8, 100)),
+    ):
+        train = suggested_training(shape)
+        assert (train.batch_size, train.checkpoint_every) == expected

@@ -83,6 +83,26 @@ def test_a_batch_of_one_image_is_refused_on_two_devices(tmp_path, two_devices):
     assert not list(tmp_path.iterdir())
 
 
+def test_devices_are_described_with_or_without_gpus(monkeypatch):
+    assert devices.described()[1].startswith("no GPU; one CPU device on ")
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    details = {"device_name": "NVIDIA H200", "compute_capability": (9, 0)}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [gpu])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert devices.described() == [
+        f"TensorFlow {tf.__version__}, built for CUDA 12.5.1",
+        "GPU 0: NVIDIA H200, compute capability 9.0",
+    ]
+
+
+def test_products_are_in_float32_where_a_measurement_says_so_and_afterwards_as_before():
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    for allowed in (False, True):
+        with devices.tensor_float_32(allowed):
+            assert enabled() == allowed
+        assert enabled()
+
+
 def test_a_lost_worker_is_one_error_with_a_status_that_a_scheduler_retries():
     error = tf.errors.UnavailableError(None, None, "Connection reset by peer")
     with (

@@ -71,6 +71,25 @@ def test_on_a_file_system_without_locks_it_warns_once_and_goes_on(
     assert not recwarn
 
 
+def test_no_lock_is_written_through_a_link_or_waited_for_in_a_pipe(tmp_path):
+    outside, lock = tmp_path / "outside", tmp_path / "run" / "lock"
+    outside.write_text("theirs")
+    lock.parent.mkdir()
+    for make in (lambda: lock.symlink_to(outside), lambda: os.mkfifo(lock)):
+        make()
+        with pytest.raises(OSError, match=f"'{lock}'"), hold_workdir(lock.parent):
+            pass
+        lock.unlink()
+    assert outside.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a\\b", "what?", "all*"])
+def test_paths_that_tensorflow_takes_for_patterns_are_refused_before_training(name, tmp_path):
+    with pytest.raises(ValueError, match="must not contain .* takes for part of a pattern"):
+        train.train(SETTINGS, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_images_that_changed_are_refused(tmp_path):
     first = {"count": 3, "digest": "aa"}
     create_workdir(tmp_path, SETTINGS, first)
@@ -104,7 +123,7 @@ def test_what_is_no_work_directory_is_named(tmp_path):
     with pytest.raises(ValueError, match="is not a work directory: it has no config.json"):
         load_run(tmp_path)
     path = tmp_path / "config.json"
-    for text in ("{", "[]", "\xff", json.dumps({"format_version": 4})):
+    for text in ("{", "[]", "\xff", "[Infinity]", 100_000 * "[", json.dumps({"format_version": 4})):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match="is not a config written by matnet train"):
             load_run(tmp_path)
@@ -146,7 +165,10 @@ def test_numbers_that_are_whole_are_written_without_a_point(tmp_path):
 
 def test_metrics_of_another_form_are_refused(tmp_path):
     path = tmp_path / "metrics.csv"
-    for text in ("step,elbo\n4,-1.5,3\n", "step,elbo\n4,low\n", "elbo\n-1.5\n"):
-        path.write_text(text)
+    for text in (
+        *("step,elbo\n4,-1.5,3\n", "step,elbo\n4,low\n", "elbo\n-1.5\n", "step\n4.5\n"),
+        *("step,elbo\nnan,1\n", "step\n\xff\n", f"step,elbo\n4,{200_000 * 'x'}\n"),
+    ):
+        path.write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match=f"^{path} is not a file that matnet train wrote; "):
             read_metrics(tmp_path)

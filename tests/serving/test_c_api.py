@@ -40,7 +40,7 @@ def test_bad_input_is_an_error_that_names_it_and_the_session_goes_on(served_mixt
     cases = [
         (x[:, :3], "shape_of_images"),
         (x[..., 0], "shape_of_images"),
-        (x[:0], "images must have 1 to 4096 rows"),
+        (x[:0], "images must have 1 to 10000 rows"),
         (x * np.nan, "images must be 0 or 1"),
         (np.float64(x), "Expects arg[0] to be float"),  # A session checks types by position.
     ]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from matnet_tf import files
 from matnet_tf.config import Experiment, ModelConfig, Scale, TrainConfig
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.models import build_model
@@ -22,7 +23,7 @@ from matnet_tf.serving import export
 def quick_save(monkeypatch):
     """Writes one weight instead of a SavedModel."""
 
-    def save(model, path):
+    def save(model, path, most):
         path.mkdir()
         np.save(path / "weight.npy", model.trainable_variables[0].numpy())
 
@@ -62,7 +63,7 @@ def test_raw_or_averaged_weights_are_exported_with_their_origin(workdir, quick_s
         found[weights] = np.load(f"{path}/weight.npy")
         origin = json.loads(extra(path, "export.json"))
         assert origin["weights"] == weights.replace("auto", "averaged")
-        assert origin["checkpoint_step"] == 7
+        assert (origin["checkpoint_step"], origin["max_image_samples"]) == (7, 10_000)
         assert extra(path, "config.json") == (workdir / "config.json").read_text()
     assert np.all(found["raw"] == 1) and not np.any(found["averaged"] == 1)
     np.testing.assert_array_equal(found["auto"], found["averaged"])
@@ -80,6 +81,7 @@ def test_a_model_card_has_the_bounds_that_were_measured_with_these_weights(workd
         "200 (subset seed 4) of the 297 images of digits, split test, binarization dynamic",
         "Step 7, averaged weights",
         "images are binary, 0 and 1",
+        "at most 10,000 images times samples",
     ):
         assert text in card
     assert "99.0" not in card
@@ -114,7 +116,13 @@ def test_versions_increase_and_nothing_else_is_left(workdir, quick_save):
     (workdir / "export" / "9").mkdir(parents=True)
     assert export.export(workdir) == str(workdir / "export" / "10")
     assert export.export(workdir) == str(workdir / "export" / "11")
-    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11"}
+    # What a killed export leaves goes with the next; what a running one writes stays.
+    (workdir / "export" / ".writing_killed" / "version").mkdir(parents=True)
+    (workdir / "export" / ".writing_killed.lock").touch()
+    with files.workspace(workdir / "export", ".writing_") as running:
+        assert export.export(workdir) == str(workdir / "export" / "12")
+        assert running.exists()
+    assert {p.name for p in (workdir / "export").iterdir()} == {"9", "10", "11", "12"}
 
 
 def test_a_version_of_another_process_is_not_touched(tmp_path, monkeypatch):
@@ -134,14 +142,14 @@ def test_a_version_of_another_process_is_not_touched(tmp_path, monkeypatch):
 
 
 def test_a_failed_export_leaves_nothing(workdir, monkeypatch):
-    def full(model, path):
+    def full(model, path, most):
         path.mkdir()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "save", full)
     with pytest.raises(OSError, match="No space left"):
         export.export(workdir)
-    assert list((workdir / "export").iterdir()) == []
+    assert not (workdir / "export").exists()
 
 
 def test_a_work_directory_without_a_checkpoint_is_an_error(workdir):

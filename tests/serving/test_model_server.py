@@ -142,7 +142,7 @@ def test_bad_input_is_an_error_that_names_it_and_the_server_goes_on(kind, server
         assert code in (400, "INVALID_ARGUMENT", "FAILED_PRECONDITION") and message in words
     picture = {"b64": "bm8gcGljdHVyZQ=="} if kind == "rest" else b"no picture"
     code, words = refusal(kind, client, "encode_serialized", {"images": [picture]})
-    assert code in (400, "INVALID_ARGUMENT") and "images_as_PNG_or_JPEG" in words
+    assert code in (400, "INVALID_ARGUMENT") and "images must be PNG or JPEG files" in words
     for absent in (server.client(kind, version=99), server._replace(name="absent").client(kind)):
         code, words = refusal(kind, absent, "encode", {"images": images})
         assert code in (404, "NOT_FOUND") and ("99" in words or "absent" in words)

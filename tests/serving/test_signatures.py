@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The functions of the signatures against the methods of the models, and what they refuse."""
 
+import dataclasses
 import functools
+import io
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -20,9 +23,10 @@ from served_models import (
     make_model,
 )
 
+from matnet_tf.config import Scale
 from matnet_tf.data import image_files
 from matnet_tf.model.hierarchy import Hierarchy
-from matnet_tf.serving import input_checks
+from matnet_tf.serving import input_checks, picture_files
 from matnet_tf.serving.signatures import signatures_of
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -37,9 +41,9 @@ SETTINGS = {
 }
 
 
-def ask(model, name, inputs):
+def ask(model, name, inputs, max_image_samples=0):
     """The outputs of a signature's function, as arrays."""
-    signature = signatures_of(model)[name]
+    signature = signatures_of(model, max_image_samples)[name]
     inputs = {key: tf.constant(v, signature.specs[key].dtype) for key, v in inputs.items()}
     return as_arrays(signature.function(**inputs))
 
@@ -58,7 +62,7 @@ def test_signatures_return_what_the_methods_return_in_chunks_of_any_size(kind, m
     names = {name for name, *_ in requests}
     assert names == {name for name in signatures_of(model) if not name.endswith(VARIANTS)}
     for size in (2, 7):  # Chunks of rows, and one chunk of rows with several of samples.
-        monkeypatch.setattr(Hierarchy, "samples_per_pass", size)
+        monkeypatch.setattr(Hierarchy, "samples_per_pass", 4 * size)
         for name, inputs, expected in requests:
             if name in ("sample", "log_likelihood", "impute") and kind in EXPORTED:
                 assert_close(ask(model, name, inputs), expected, name, size)
@@ -130,9 +134,9 @@ def test_variants_take_bytes_and_files(kind):
 # Bad inputs.
 
 
-def refusal(model, name, inputs):
+def refusal(model, name, inputs, max_image_samples=0):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        ask(model, name, inputs)
+        ask(model, name, inputs, max_image_samples)
     return str(caught.value)
 
 
@@ -143,7 +147,7 @@ def test_bad_images_and_masks_are_errors_that_name_them():
     expected = model.hierarchy.likelihood.observation.expected
     cases = [
         (x + 2, mask + np.eye(6, dtype=np.float32)[:4, :, None], f"images must be {expected}"),
-        (x[:0], mask[:0], "images must have 1 to 4096 rows"),
+        (x[:0], mask[:0], "images must have 1 to 10000 rows"),
         (x, mask[:1], "mask must have one row for each image"),
         (x, np.concatenate([mask, mask]), "mask must have one row for each image"),
         (x, mask + 0.5, bad_mask),
@@ -160,13 +164,47 @@ def test_bad_images_and_masks_are_errors_that_name_them():
     assert f"images must be {expected}" in refusal(model, "serving_default", bad)
 
 
-def test_too_many_rows_are_refused(monkeypatch):
-    monkeypatch.setattr(input_checks, "MOST_ROWS", 4)
-    model = make_model("mixture")
-    assert "images must have 1 to 4 rows" in refusal(model, "serving_default", inputs_of(model, 5))
-    latents = zip(model.config.level_names, model.hierarchy.latent_shapes, strict=True)
-    z = {f"z_{name}": np.zeros((5, *shape)) for name, shape in latents}
-    assert "z_00_top must have 1 to 4 rows" in refusal(model, "decode", z)
+def test_a_request_for_too_much_is_refused():
+    model, conditional, most = make_model("mixture"), make_model("conditional"), 12
+    three, four = inputs_of(model, 3), inputs_of(model, 4)
+    assert ask(model, "log_likelihood", three | {"num_samples": 4, "seed": 0}, most)
+    hidden = inputs_of(conditional, 3)
+    assert ask(conditional, "impute", hidden | SETTINGS["impute"] | {"num_samples": 4}, most)
+    cases = [
+        (model, "log_likelihood", four | {"num_samples": 4, "seed": 0}, "at most 12 in a request"),
+        (model, "log_likelihood", three | {"num_samples": [1, 5, 1], "seed": 0}, "got'\n15"),
+        (model, "log_likelihood", three | {"num_samples": 13, "seed": 0}, "must lie in [1, 12]"),
+        (conditional, "impute", hidden | SETTINGS["impute"] | {"num_samples": 5}, "got'\n15"),
+        (model, "sample", {"num": 13, "temperature": 1.0, "seed": 0}, "num must lie in [1, 12]"),
+        (model, "serving_default", inputs_of(model, 13), "images must have 1 to 12 rows"),
+        # It returns 24 values of an image and as many logits, and twice 3 + 2 + 2 * 6 latents.
+        (model, "encode", inputs_of(model, 9) | SETTINGS["encode"], "must have 1 to 8 rows"),
+    ]
+    for model, name, inputs, message in cases:
+        assert message in refusal(model, name, inputs, most), (name, message)
+
+
+def test_latents_must_be_few_and_finite():
+    for kind, most in (("mixture", 10_000), ("mixed pixels", 300)):
+        model = make_model(kind)
+        latents = zip(model.config.level_names, model.hierarchy.latent_shapes, strict=True)
+        z = {f"z_{name}": np.zeros((most + 1, *shape)) for name, shape in latents}
+        assert f"z_00_top must have 1 to {most} rows" in refusal(model, "decode", z)
+        z = {name: value[:2] for name, value in z.items()}
+        for bad in (np.nan, np.inf, -np.inf):
+            last = list(z)[-1]
+            wrong = z | {last: np.where(np.arange(z[last].size).reshape(z[last].shape), 0, bad)}
+            assert f"{last} must be finite" in refusal(model, "decode", wrong)
+
+
+@pytest.mark.parametrize(
+    "image_shape, most", [((28, 28, 1), 10_000), ((64, 64, 3), 1365), ((5000, 5000, 3), 1)]
+)
+def test_the_default_limit_fills_64_mib_with_images(image_shape, most):
+    config = dataclasses.replace(
+        CONFIGS["mixture"], image_shape=image_shape, scales=(Scale(1, 8, 2, 1),)
+    )
+    assert input_checks.most_image_samples(types.SimpleNamespace(config=config)) == most
 
 
 def test_bad_settings_are_errors_that_name_them():
@@ -205,18 +243,31 @@ def test_errors_of_a_graph_name_the_images():
 
     @functools.partial(tf.function, autograph=False)
     def decode(files):
-        return input_checks.pixel_bytes("images", files, shape)
+        return picture_files.pixels_of_files("images", files, shape, 2)
 
     @functools.partial(tf.function, autograph=False, input_signature=[tf.TensorSpec(None)])
     def check(images):
-        return input_checks.check_rows("images", images, tf.shape(images)[0], shape)
+        return input_checks.check_rows("images", images, tf.shape(images)[0], shape, 2)
 
     png = tf.io.encode_png(np.zeros(shape, np.uint8)).numpy()
-    wide = tf.io.encode_png(np.zeros((4, 7, 1), np.uint8)).numpy()
+    wide = np.zeros((4, 7, 1), np.uint8)
+    bitmap = io.BytesIO()
+    Image.fromarray(wide[..., 0]).save(bitmap, "bmp")
+    size = "images must be files of 4x6 pixels; got height and width"
     for function, value, message in [
-        (decode, [png, b"no picture"], "images_as_PNG_or_JPEG"),
+        (decode, [png, b"no picture"], "images must be PNG or JPEG files"),
+        (decode, [b""], "images must be PNG or JPEG files"),
+        (decode, [bitmap.getvalue()], "images must be PNG or JPEG files"),
         (decode, [png[:40]], "images_as_PNG_or_JPEG"),
-        (decode, [wide], "images_of_4x6_pixels"),
+        (decode, [b"\xff\xd8\xff" + 60 * b"\0"], "images_as_PNG_or_JPEG"),
+        (decode, [tf.io.encode_png(wide).numpy()], f"{size}.*4 7"),
+        (decode, [tf.io.encode_jpeg(wide).numpy()], f"{size}.*4 7"),
+        (decode, [png[:16] + b"\0\0\x4e\x20" * 2 + png[24:]], f"{size}.*20000 20000"),
+        # A header elsewhere than at the start is not the one that libpng reads.
+        (decode, [png[:8] + b"\0\0\0\x08abcd" + png[16:24] + png], "PNG or JPEG files"),
+        (decode, [png + bytes(2**17)], "files of at most 65728 bytes"),
+        (decode, [png] * 3, "images must have 1 to 2 rows"),
+        (decode, np.zeros(0, str), "images must have 1 to 2 rows"),
         (check, np.zeros((2, 4, 7, 1), np.float32), "shape_of_images"),
         (check, np.zeros((2, 4, 6), np.float32), "shape_of_images"),
     ]:
@@ -232,6 +283,6 @@ def test_files_are_decoded_to_the_pixels_that_training_read(tmp_path):
         for path in files:
             Image.fromarray(array).save(path)
         strings = tf.constant([path.read_bytes() for path in files])
-        found = input_checks.pixel_bytes("images", strings, (32, 24, channels)).numpy()
+        found = picture_files.pixels_of_files("images", strings, (32, 24, channels), 2).numpy()
         expected = [image_files.pixels(image_files.read(path), channels) for path in files]
         np.testing.assert_array_equal(found, expected)

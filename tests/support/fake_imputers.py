@@ -74,11 +74,13 @@ def model_config(channels=1, **changes):
     return ModelConfig((8, 8, channels), (Scale(1, 4, 2, 1),), 2, 4, 2, **changes)
 
 
-def fake_run(folder, monkeypatch, channels=1, likelihood="logistic", data=None, **fake):
+def fake_run(
+    folder, monkeypatch, channels=1, likelihood="logistic", data=None, images=None, **fake
+):
     """Creates a work directory whose model, when loaded, is the fake one; returns the fake."""
     config = model_config(channels, likelihood=likelihood, conditional_stages=1)
     settings = Experiment(config, DataConfig(mask="quadrants", **(data or {})))
-    create_workdir(folder, settings)
+    create_workdir(folder, settings, images)
     model = FakeModel(config.image_shape, likelihood, **fake)
     loaded = LoadedRun(settings, model, 7, "averaged")
     monkeypatch.setattr("matnet_tf.imputation.impute.load_run", lambda workdir, weights: loaded)

@@ -193,7 +193,7 @@ def exported(kind, tmp_path_factory):
             save_checkpoint(served.workdir, model)
             with pytest.MonkeyPatch.context() as patch:
                 if kind == "mixture":  # So small that requests take several chunks.
-                    patch.setattr(Hierarchy, "samples_per_pass", 2)
+                    patch.setattr(Hierarchy, "samples_per_pass", 8)
                 export(served.workdir)
             served.requests.write_bytes(pickle.dumps(answered(model)))
     return served

@@ -84,5 +84,5 @@ def save_images(folder, images):
 
 
 def cut(path, count):
-    """Truncates a file."""
+    """Truncates a file, to so many bytes or, if negative, by so many."""
     path.write_bytes(path.read_bytes()[:count])

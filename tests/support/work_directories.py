@@ -46,13 +46,13 @@ def assert_same_variables(workdir, other) -> None:
         np.testing.assert_array_equal(value, theirs[name], name)
 
 
-def interrupt_at(monkeypatch, *steps):
-    """Makes every training in this process receive SIGTERM at these steps."""
+def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
+    """Makes every training in this process receive a signal at a step."""
     original = Stops.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.step.numpy()) in steps:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if int(self.model.step.numpy()) == step:
+            os.kill(os.getpid(), number)
         original(self, batch, logs)
 
     monkeypatch.setattr(Stops, "on_train_batch_end", on_train_batch_end)

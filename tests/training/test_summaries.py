@@ -72,6 +72,10 @@ def test_scalars_are_written_under_their_names(tmp_path, model):
     assert scalars == expected
     assert {"kl/00_top", "kl/01_fc", "kl/02_fc"} <= set(scalars)
     assert drawn == {}
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    about = {tag: events.SummaryMetadata(tag).summary_description for tag in scalars}
+    assert about["elbo"].startswith("Bound on log p(x)") and "level" in about["kl/01_fc"]
 
 
 @pytest.mark.slow

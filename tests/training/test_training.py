@@ -3,8 +3,10 @@
 """Whole trainings: resume, budgets, stops, divergence, damaged and missing files."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -62,9 +64,9 @@ def test_a_run_leaves_its_config_rows_and_checkpoints(undisturbed):
 def test_a_run_stopped_by_sigterm_resumes_to_the_same_weights_and_rows(
     undisturbed, tmp_path, monkeypatch, capfd
 ):
-    for stop in (4, 6):
+    for stop, number in ((4, signal.SIGTERM), (6, signal.SIGHUP)):
         with monkeypatch.context() as patch:
-            interrupt_at(patch, stop)
+            interrupt_at(patch, stop, number)
             record = train.train(tiny(), tmp_path)
         assert record["interrupted"] and record["step"] == stop
     record = train.train(tiny(), tmp_path)
@@ -111,7 +113,13 @@ def put_a_folder_in_its_place(checkpoints):
     (checkpoints / "ckpt-12.index" / "notes").write_text("mine")
 
 
-@pytest.mark.parametrize("damage", [cut, put_a_folder_in_its_place])
+def put_pipes_in_its_place(checkpoints):
+    for name in ("ckpt-12.data-00000-of-00001", "checkpoint"):
+        (checkpoints / name).unlink()
+        os.mkfifo(checkpoints / name)
+
+
+@pytest.mark.parametrize("damage", [cut, put_a_folder_in_its_place, put_pipes_in_its_place])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     undisturbed, tmp_path, capsys, damage
 ):
@@ -123,10 +131,31 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert_same_variables(run, undisturbed[0])
     # The damaged one is set aside and does not count among those to keep.
     files = sorted(p.name for p in run.glob("checkpoints/*.index") if p.is_file())
-    aside = ["unreadable_ckpt_12.index"] if damage is cut else []
+    aside = [] if damage is put_a_folder_in_its_place else ["unreadable_ckpt_12.index"]
     assert files == ["ckpt-12.index", "ckpt-8.index", *aside]
     kept = [path.read_text() for path in run.glob("checkpoints/*/notes")]
-    assert kept == ([] if damage is cut else ["mine"])
+    assert kept == (["mine"] if damage is put_a_folder_in_its_place else [])
+
+
+def test_a_run_is_loaded_while_its_training_replaces_the_checkpoints(
+    undisturbed, tmp_path, monkeypatch, capsys
+):
+    run = shutil.copytree(undisturbed[0], tmp_path / "run")
+    load, moved = tf.train.load_checkpoint, []
+
+    def replaced(path):  # Once its version has been read, the newest gives way to a newer one.
+        reader = load(path)
+        reader.get_tensor("format_version/.ATTRIBUTES/VARIABLE_VALUE")
+        if len(moved) < 2:
+            old = pathlib.Path(path).name.removeprefix("ckpt-")
+            moved.append(str(int(old) + 10))
+            for part in pathlib.Path(path).parent.glob(f"ckpt-{old}.*"):
+                part.rename(part.with_name(part.name.replace(f"-{old}.", f"-{moved[-1]}.")))
+        return reader
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", replaced)
+    assert load_run(run, "raw").step == 12 and moved == ["22", "32"]
+    assert "not readable" not in capsys.readouterr().err
 
 
 def test_a_crash_between_row_and_checkpoint_loses_nothing(undisturbed, tmp_path, monkeypatch):
@@ -262,6 +291,14 @@ def test_images_of_another_shape_are_refused(tmp_path):
     wrong = dataclasses.replace(tiny(), model=ModelConfig((9, 8, 1), (Scale(1, 8, 2, 1),)))
     with pytest.raises(ValueError, match=r"digits have shape \(8, 8, 1\).*\(9, 8, 1\)"):
         train.train(wrong, tmp_path)
+
+
+def test_a_trained_model_computes_in_float32_whatever_its_training_did(undisturbed, tmp_path):
+    workdir = shutil.copytree(undisturbed[0], tmp_path / "copy")
+    config = (workdir / "config.json").read_text()
+    assert '"precision": "float32"' in config
+    (workdir / "config.json").write_text(config.replace('"float32"', '"mixed_bfloat16"'))
+    assert load_run(workdir).model.hierarchy.compute_dtype == "float32"
 
 
 def test_averaged_weights_are_those_of_the_checkpoint_and_are_swapped_back(undisturbed):

@@ -31,6 +31,8 @@ class Source:
         label and one string per text.
       texts: Names of text features.
       notes: What a person should know of the reading, in lines.
+      tiles_of: Median height and width of the pictures that the images are tiles of; None if they
+        are whole pictures.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Source:
     splits: Mapping[str, Iterable[dict[str, Any]]]
     texts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tiles_of: tuple[int, int] | None = None
 
 
 def examples(images: np.ndarray, **labels: np.ndarray) -> list[dict[str, Any]]:

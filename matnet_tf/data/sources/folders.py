@@ -7,6 +7,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -18,17 +19,20 @@ from PIL import Image
 from matnet_tf.config.validation import require
 from matnet_tf.data import image_files
 from matnet_tf.data.sources.base import Source
+from matnet_tf.files import printable
 
 __all__ = ["read_folder"]
 
 _TEST_SHARE, _SPLIT_SEED = 0.1, 0
+# Images of one size up to this side are kept as they are; others get the size below.
+_LARGEST, _SIZE = 256, (64, 64)
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
 # Why files are left out.
-_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "links to nothing"
+_HIDDEN, _OTHER_KIND, _NO_FILE = "hidden", "of other kinds", "not files, or links to nothing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +49,7 @@ class _Files:
 
     def name_of(self, path: pathlib.Path) -> str:
         """The file's name within the split, with slashes."""
-        name = path.relative_to(self.root).as_posix()
-        return os.fsencode(name).decode("utf-8", "replace")
+        return printable(path.relative_to(self.root).as_posix())
 
     def class_of(self, path: pathlib.Path) -> str:
         """The first folder on the way to the file; empty if it lies in the split's own."""
@@ -64,20 +67,21 @@ def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop:
 
     Args:
       folder: Folder of the images.
-      size: Height and width to which every image is resized (Lanczos). None requires that all
-        images have the same size, unless `crop` is given.
+      size: Height and width to which every image is resized (Lanczos). None keeps the size if all
+        images have the same, of at most 256 pixels a side; others become 64x64.
       crop: Side of the square tiles that images are cut into at their own resolution, as many as
         fit, in the middle; smaller images are left out. 0 does not cut.
 
     Raises:
-      ValueError: If there are no images, the header of one is damaged, or their sizes differ.
-        Damage behind a header raises when the examples are iterated over.
+      ValueError: If there are no images, or the header of one is damaged. Damage behind a header
+        raises when the examples are iterated over.
     """
     require(folder.is_dir(), f"the source {folder} must be a folder of images")
     left_out: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
     folders = _split_folders(folder, left_out)
     splits = {name: _Files(root, _images(root, left_out)) for name, root in folders.items()}
-    shape = _shape([p for files in splits.values() for p in files.paths], size, crop, left_out)
+    paths = [path for files in splits.values() for path in files.paths]
+    shape, sizes = _shape(paths, size, crop, left_out)
     too_small = set(left_out[_too_small(crop)])
     splits = {
         name: _Files(files.root, [p for p in files.paths if p not in too_small])
@@ -85,16 +89,17 @@ def read_folder(folder: pathlib.Path, size: tuple[int, int] | None = None, crop:
     }
     if list(splits) == [""]:
         splits = _draw_splits(folder, splits[""])
-    classes = _classes(splits)
+    classes, resized = _classes(splits), [] if size or crop else _resized(sizes, shape)
     return Source(
         "image_folder",
         "1.0.0",
-        f"Images of {folder.name}.",
+        f"Images of {printable(folder.name)}.",
         shape,
         {"label": classes} if classes else {},
         {name: _Examples(files, shape, classes, crop) for name, files in splits.items()},
         texts=("file",),
-        notes=_notes(folders, classes, left_out, folder),
+        notes=_notes(folders, classes, left_out, folder, resized),
+        tiles_of=tuple(np.median(sizes, axis=0).astype(int).tolist()) if crop else None,
     )
 
 
@@ -207,25 +212,32 @@ def _shape(
     size: tuple[int, int] | None,
     crop: int,
     left_out: dict[str, list[pathlib.Path]],
-) -> tuple[int, int, int]:
-    """Height, width and channels of the images of the data set."""
-    first, most_channels = None, 1
+) -> tuple[tuple[int, int, int], list[list[int]]]:
+    """Height, width and channels of the images of the data set; the sizes of the files it takes."""
+    sizes, most_channels = [], 1
     for path in paths:
         with _named(path):
             *found, channels = image_files.shape(path)
         if crop and min(found) < crop:
             left_out[_too_small(crop)].append(path)
             continue
-        first = first or (path, found)
-        require(
-            bool(size or crop) or found == first[1],
-            f"{path} has {found[0]}x{found[1]} pixels, but {first[0].name} has "
-            f"{first[1][0]}x{first[1][1]}; --size=HxW resizes all to one size, --crop=N cuts "
-            f"them into tiles",
-        )
+        sizes.append(found)
         most_channels = max(most_channels, channels)
-    require(first is not None, f"no image has {crop}x{crop} pixels or more, as --crop={crop} needs")
-    return (*(size or ((crop, crop) if crop else first[1])), most_channels)
+    require(bool(sizes), f"no image has {crop}x{crop} pixels or more, as --crop={crop} needs")
+    kept = min(sizes) == max(sizes) and max(sizes[0]) <= _LARGEST
+    size = (crop, crop) if crop else size or (sizes[0] if kept else _SIZE)
+    return (*size, most_channels), sizes
+
+
+def _resized(sizes: list[list[int]], shape: tuple[int, int, int]) -> list[str]:
+    """A line about images that were resized though no size was given."""
+    least, most = min(sizes, key=math.prod), max(sizes, key=math.prod)
+    if least == most == list(shape[:2]):
+        return []
+    return [
+        f"sizes: {least[0]}x{least[1]} to {most[0]}x{most[1]} pixels, resized to "
+        f"{shape[0]}x{shape[1]}; --size=HxW gives another size, --crop=N cuts tiles instead"
+    ]
 
 
 def _notes(
@@ -233,6 +245,7 @@ def _notes(
     classes: list[str],
     left_out: dict[str, list[pathlib.Path]],
     folder: pathlib.Path,
+    resized: list[str],
 ) -> tuple[str, ...]:
     """What became of the folders and files, in lines for people."""
     if "" in folders:
@@ -243,10 +256,10 @@ def _notes(
     notes.append(f"classes: {', '.join(name or '(none)' for name in classes) or 'none'}")
     for reason, paths in left_out.items():
         if paths:
-            shown = ", ".join(os.fspath(p.relative_to(folder)) for p in paths[:3])
+            shown = ", ".join(printable(p.relative_to(folder)) for p in paths[:3])
             more = ", ..." if len(paths) > 3 else ""
             notes.append(f"left out: {len(paths)} {reason} ({shown}{more})")
-    return tuple(notes)
+    return (*notes, *resized)
 
 
 def _decode(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import gzip
+import math
 import pathlib
 import struct
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _FASHION = [
     "Bag",
     "Ankle boot",
 ]
+_PART = 2**24  # Bytes that are read at a time.
 _CLASSES = {"mnist": 10, "fashion_mnist": _FASHION}
 
 
@@ -82,26 +84,40 @@ def _first(folder: pathlib.Path, *stems: str) -> pathlib.Path:
 def _idx(path: pathlib.Path, magic: int) -> np.ndarray:
     """Reads an IDX file of bytes: magic number, sizes, then the values."""
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            sizes = _idx_sizes(path, file.read(4 + 4 * (magic & 0xFF)), magic)
+            # No more than the header announces: a file can unpack to a thousand times its size.
+            expected = math.prod(sizes)
+            data = _read(file, expected)
+            more = len(file.read(1))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    announced = f"its header announces {'x'.join(map(str, sizes))} = {expected} bytes"
+    require(len(data) == expected, f"{path} is truncated: {announced}; got {len(data)}")
+    require(not more, f"{path} is too long: {announced}; there are more")
+    return np.frombuffer(data, np.uint8).reshape(sizes)
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """Reads at most `count` bytes, in parts: the count may be far beyond the memory."""
+    parts = []
+    while count and (part := file.read(min(count, _PART))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _idx_sizes(path: pathlib.Path, header: bytes, magic: int) -> list[int]:
+    """Returns the sizes in the header of an IDX file."""
     rank = magic & 0xFF
-    header = 4 + 4 * rank
-    require(len(data) >= header, f"{path} is truncated: {len(data)} bytes hold no header")
-    found, *sizes = struct.unpack(f">{1 + rank}I", data[:header])
+    require(len(header) == 4 + 4 * rank, f"{path} is truncated: {len(header)} bytes hold no header")
+    found, *sizes = struct.unpack(f">{1 + rank}I", header)
     require(
         found == magic,
         f"{path} must hold {_KINDS[magic]} (IDX magic {magic}); its magic is {found}"
         + (f", that of {_KINDS[found]}" if found in _KINDS else ""),
     )
-    size, expected = len(data) - header, int(np.prod(sizes, dtype=np.int64))
-    require(
-        size == expected,
-        f"{path} {'is truncated' if size < expected else 'is too long'}: its header announces "
-        f"{'x'.join(map(str, sizes))} = {expected} bytes; got {size}",
-    )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(sizes)
+    return sizes
 
 
 def read_amat(folder: pathlib.Path) -> Source:

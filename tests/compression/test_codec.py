@@ -1,0 +1,160 @@
+# Copyright 2026 The matnet-tf authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bits-back coding: round trips, and lengths against the bound and against SciPy's masses."""
+
+import dataclasses
+
+import numpy as np
+import numpy_matnet as npm
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+from constriction import stream
+
+from matnet_tf.compression.codec import Codec
+from matnet_tf.compression.latents import LatentCoder
+from matnet_tf.compression.networks import Gaussians
+from matnet_tf.compression.pixels import make_pixels
+from matnet_tf.config import ModelConfig, Scale
+from matnet_tf.likelihoods.observation import make_observation_model
+from matnet_tf.model.matnet import MatNet
+
+DENSE = (Scale(1, 8, 2, 2),)
+SMALL = ModelConfig(image_shape=(4, 4, 1), scales=DENSE, top_latents=2, top_units=8)
+MODELS = {
+    "bernoulli": SMALL,
+    "logistic": dataclasses.replace(SMALL, likelihood="logistic"),
+    "mixture": dataclasses.replace(
+        SMALL,
+        image_shape=(4, 4, 3),
+        scales=(Scale(1, 8, 2, 1), Scale(2, 4, 2, 1)),
+        likelihood="logistic_mixture",
+        likelihood_components=3,
+    ),
+}
+
+
+def full_stack(words=50_000):
+    values = np.random.RandomState(0).randint(0, 2**32, words, np.uint32)
+    return stream.stack.AnsCoder(values, seal=True)
+
+
+def images_for(config, count):
+    largest = 1 if config.likelihood == "bernoulli" else 255
+    shape = (count, *config.image_shape)
+    return np.random.RandomState(1).randint(0, largest + 1, shape).astype(np.uint8)
+
+
+def model_of(config):
+    model = MatNet(config, seed=0)
+    npm.randomize(model.hierarchy)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_come_back_bit_for_bit(name):
+    images = images_for(MODELS[name], 31)
+    model = model_of(MODELS[name])
+    codec = Codec(model.hierarchy, batch_size=4)
+    steps, done = codec.suitable_steps(images), []
+    data = codec.encode(images, steps, done.append)
+    assert sum(done) == len(images)
+    assert int.from_bytes(data[:4], "little") < len(images)  # Not all are first images.
+    again = Codec(model.hierarchy, batch_size=4)
+    assert again.networks.fingerprint() == codec.networks.fingerprint()
+    np.testing.assert_array_equal(again.decode(data, len(images), steps), images)
+    np.testing.assert_array_equal(
+        codec.decode(codec.encode(images[:1], steps), 1, steps), images[:1]
+    )
+
+
+def test_the_mean_length_is_the_bound():
+    config = dataclasses.replace(SMALL, image_shape=(2, 2, 1))
+    model = model_of(config)
+    every = np.unpackbits(np.arange(16, dtype=np.uint8)[:, np.newaxis], axis=1)[:, 4:]
+    order = np.random.RandomState(0).permutation(4800)
+    images = np.repeat(every.reshape(16, 2, 2, 1), 300, axis=0)[order]
+    codec = Codec(model.hierarchy, batch_size=100)
+    data = codec.encode(images, codec.suitable_steps(images[::37]))
+    first, length = np.frombuffer(data[:8], "<u4")
+    coded = images[: len(images) - first].astype(np.float32)
+    bits = 8 * (len(data) - 8 - length)
+    bound = -model.elbo(coded, seed=1).elbo.numpy().astype(np.float64) / np.log(2)
+    # The length is the sum of a draw of the same kind, so the difference has both variances.
+    error = np.std(bound) * np.sqrt(2 * len(bound))
+    assert abs(bits - bound.sum()) < 3 * error + 64  # The end of the stack is whole words.
+    assert error < 0.01 * bound.sum()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_values_cost_their_probability(name):
+    config = MODELS[name]
+    observation = make_observation_model(config)
+    observation.build((None, *observation.parameters_shape))
+    parameters = np.random.RandomState(2).randn(500, *observation.parameters_shape)
+    parameters = tf.constant(parameters, tf.float32)
+    x = observation.distribution(parameters).sample(seed=3)
+    outputs = [part.numpy() for part in tf.nest.flatten(observation(parameters))]
+    pixels, stack = make_pixels(config), full_stack()
+    values = np.rint(x.numpy() * pixels.largest).astype(np.uint8)
+    before = stack.num_valid_bits()
+    pixels.push(stack, outputs, values)
+    expected = -observation.distribution(parameters).log_prob(x).numpy().sum(dtype=np.float64)
+    assert stack.num_valid_bits() - before == pytest.approx(expected / np.log(2), rel=1e-4)
+    np.testing.assert_array_equal(pixels.pop(stack, outputs), values)
+
+
+def test_latents_cost_their_ratio_of_masses():
+    random = np.random.RandomState(4)
+    shape = (100, 60)
+    loc, scale = random.randn(*shape), np.exp(random.randn(*shape))
+    posterior = (loc + scale * random.randn(*shape), scale * random.uniform(0.1, 1.0, shape))
+    gaussians = Gaussians(loc, scale, *posterior)
+    coder, stack = LatentCoder([3, 6], gaussians, 90), full_stack()
+    start = stack.num_valid_bits()
+    numbers = coder.pop_posterior(stack)
+    coder.push_prior(stack, numbers)
+    net = stack.num_valid_bits() - start
+    step = np.tile([2.0**-3, 2.0**-6], (90, 30))
+    loc, scale, posterior_loc, posterior_scale = (part[:90] for part in gaussians)
+    whole = numbers.reshape(90, 60)
+    edges = loc + scale * step * np.stack([whole - 0.5, whole + 0.5])
+    masses = [
+        np.diff(scipy.stats.norm.cdf(edges, *pair), axis=0)
+        for pair in ((loc, scale), (posterior_loc, posterior_scale))
+    ]
+    # Each of the 1281 numbers within reach has at least the smallest mass.
+    prior, posterior = (mass * (1 - 1281 / 2**24) + 2**-24 for mass in masses)
+    assert net == pytest.approx(np.log2(posterior / prior).sum(), rel=1e-4)
+    np.testing.assert_array_equal(coder.pop_prior(stack), numbers)
+    coder.push_posterior(stack, numbers)
+    assert stack.num_valid_bits() == start
+
+
+def test_networks_that_compute_nonsense_are_refused():
+    model = model_of(SMALL)
+    codec, images = Codec(model.hierarchy, batch_size=4), images_for(SMALL, 40)
+    steps = codec.suitable_steps(images)
+    with pytest.raises(ValueError, match="another model"):
+        codec.decode(codec.encode(images, steps), 40, steps[1:])
+    model.hierarchy.top_down.latent_scale.assign(np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        codec.encode(images, steps)
+
+
+def test_models_that_cannot_be_coded_are_refused():
+    for change, word in (
+        ({"likelihood": "normal"}, "density"),
+        ({"autoregressive": True}, "local model"),
+        ({"mixture_components": 2}, "mixture prior"),
+        ({"conditional_stages": 1}, "conditional"),
+    ):
+        config = dataclasses.replace(SMALL, **change)
+
+        class Hierarchy:
+            pass
+
+        Hierarchy.config = config
+        with pytest.raises(ValueError, match=word):
+            Codec(Hierarchy())
