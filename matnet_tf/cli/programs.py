@@ -133,11 +133,17 @@ def devices() -> None:
     *RUN,
     DATA_DIR,
     Flag("devices", "devices of this machine; 0 is all GPUs, or one CPU", 0, int),
+    Flag("coded", "code the images without loss, too, and record the rate", False, bool),
     JSON,
     tree=config.EvaluateConfig,
 )
 def evaluate(
-    settings: config.EvaluateConfig, workdir: str, data_dir: str, devices: int, json: bool
+    settings: config.EvaluateConfig,
+    workdir: str,
+    data_dir: str,
+    devices: int,
+    coded: bool,
+    json: bool,
 ) -> None:
     """Measures the importance-weighted bound of a trained model, in nats per image.
 
@@ -148,7 +154,13 @@ def evaluate(
     with importing():
         from matnet_tf.evaluation import evaluate as evaluation
 
+        if coded:
+            from matnet_tf.evaluation import coded as coding
+
+            coding.check_coded(workdir)
     record = evaluation.evaluate(workdir, settings, data_dir, devices)
+    if coded:
+        record = coding.add_coded_rate(workdir, record, settings, data_dir)
     report(record, json, sentences.of_evaluation, workdir)
 
 

@@ -43,11 +43,14 @@ def of_evaluation(record: Mapping[str, Any], workdir: str) -> str:
         kind = ", dequantized"
     # One image has no standard error.
     error = "" if record["nll_se"] is None else f" +- {record['nll_se']:.2f}"
+    rate = record.get("coded_bits_per_dim")
+    coded = "" if rate is None else f"; coded without loss at {rate:.4f} bits/dim"
     return (
         f"{left} >= {-record['nll']:.2f}{error} nats per image, or "
         f"{record['bits_per_dim']:.3f} bits for each of {record['dims']:.0f} values: K="
         f"{record['num_samples']}, {_images(record)}{kind}, {record['weights']} weights of step "
-        f"{record['checkpoint_step']:,}. Recorded in {os.path.join(workdir, 'evaluation.json')}"
+        f"{record['checkpoint_step']:,}{coded}. Recorded in "
+        f"{os.path.join(workdir, 'evaluation.json')}"
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from matnet_tf.config import DataConfig, ModelConfig
 from matnet_tf.data import image_files, loading
 
-__all__ = ["from_files", "from_split", "other_sizes", "to_png"]
+__all__ = ["from_files", "from_split", "other_sizes", "to_png", "whole_numbers"]
 
 _BATCH = 500
 _MODES = {1: ("L", "1"), 3: ("RGB",)}  # By number of channels, as in Pillow.
@@ -71,11 +71,23 @@ def from_split(
     model: ModelConfig, data: DataConfig, split: str, largest: int
 ) -> tuple[np.ndarray, list[str]]:
     """The images of a split as the model sees them, and a name for each; as `from_files`."""
-    loaded = loading.load_for(model, data, split)
-    batches = loaded.evaluation_dataset(_BATCH)
-    images = np.concatenate([np.rint(largest * x.numpy()).astype(np.uint8) for x in batches])
+    images = whole_numbers(loading.load_for(model, data, split), largest)
     digits = len(str(len(images) - 1))
     return images, [f"{i:0{digits}d}.png" for i in range(len(images))]
+
+
+def whole_numbers(
+    split: loading.Split, largest: int, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """The images of a split as whole numbers, uint8 [N, H, W, C] from 0 to `largest`.
+
+    Args:
+      split: The split.
+      largest: 255, or 1 for binary images.
+      indices: Which images; None for all.
+    """
+    batches = split.evaluation_dataset(_BATCH, indices)
+    return np.concatenate([np.rint(largest * x.numpy()).astype(np.uint8) for x in batches])
 
 
 def to_png(image: np.ndarray, largest: int) -> bytes:

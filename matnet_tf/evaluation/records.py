@@ -24,7 +24,7 @@ from matnet_tf.files import (
     write_whole,
 )
 
-__all__ = ["BatchFiles", "PerImage", "append_record", "damaged", "read_records"]
+__all__ = ["BatchFiles", "PerImage", "append_record", "change_record", "damaged", "read_records"]
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -186,3 +186,14 @@ def append_record(workdir: pathlib.Path, record: dict[str, Any]) -> dict[str, An
         text = json.dumps([*records, record], indent=2, allow_nan=False) + "\n"
         write_whole({workdir / "evaluation.json": text.encode()})
         return record
+
+
+def change_record(workdir: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Puts a record in the place of the one with its key in evaluation.json, and returns it."""
+    with locked(workdir / "evaluation" / "lock"):
+        records = [
+            record if other["key"] == record["key"] else other for other in read_records(workdir)
+        ]
+        text = json.dumps(records, indent=2, allow_nan=False) + "\n"
+        write_whole({workdir / "evaluation.json": text.encode()})
+    return record

@@ -55,6 +55,18 @@ def test_a_split_comes_back_but_for_a_damaged_block(workdir, compressed, tmp_pat
     assert "exists already" in capsys.readouterr().err
 
 
+def test_an_evaluation_has_the_measured_rate(workdir, capsys):
+    command = ["evaluate", f"--workdir={workdir}", "--images=200", "--num_samples=2", "--json"]
+    assert cli.main(command) == 0
+    bound = json.loads(capsys.readouterr().out)
+    assert cli.main([*command, "--coded"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == bound | {"coded_bits_per_dim": record["coded_bits_per_dim"]}
+    assert json.loads((workdir / "evaluation.json").read_text()) == [record]
+    rate, error = bound["neg_elbo"], 3 * bound["neg_elbo_se"]
+    assert abs(record["coded_bits_per_dim"] * 64 * np.log(2) - rate) < error
+
+
 def test_picture_files_come_back(workdir, tmp_path, capsys):
     values = 255 * np.random.RandomState(0).randint(0, 2, (5, 8, 8)).astype(np.uint8)
     for i, value in enumerate(values):
