@@ -60,7 +60,7 @@ class Codec:
 
     Args:
       hierarchy: The trained model's `hierarchy`.
-      batch_size: Images that the networks see at once. More are faster and need more first bits.
+      batch_size: Images that the networks see at once. More need more first bits.
 
     Raises:
       ValueError: See `check_codable`.

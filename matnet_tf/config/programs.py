@@ -113,7 +113,7 @@ class CompressConfig:
     weights: str = field(*_WEIGHTS)
     batch_size: int = field(
         8,
-        "images that the networks see at once; more are faster, and begin with more first images",
+        "images that the networks see at once; more begin with more first images",
         at_least=1,
         at_most=65536,
     )
