@@ -52,8 +52,7 @@ def publish(
 ) -> dict[str, Any]:
     """Copies a trained model to a new folder and measures it there on a whole split.
 
-    The model computes in float32 from then on, whatever it was trained in, so that its bounds are
-    the same on every machine. An interrupted call is resumed.
+    An interrupted call is resumed.
 
     Args:
       workdir: A work directory of `matnet train`.
@@ -77,8 +76,7 @@ def publish(
     if presets.is_published(folder) and "evaluation" in presets.read_record(folder):
         raise ValueError(f"{folder} holds a trained model already")
     if data_dir:
-        data = dataclasses.replace(loaded.experiment.data, dir=data_dir)
-        loaded = loaded._replace(experiment=dataclasses.replace(loaded.experiment, data=data))
+        loaded = loaded._replace(experiment=_in(data_dir, loaded.experiment))
     rows = read_metrics(workdir)
     minutes = round(rows[-1]["seconds"] / 60, 1) if rows and "seconds" in rows[-1] else None
     training = {"command": command, "hardware": hardware, "minutes": minutes}
@@ -97,7 +95,7 @@ def _write_model(
     """Writes config, weights and images of a published folder, and its record as far as it goes."""
     config = json.loads((workdir / presets.CONFIG).read_text(encoding="utf-8"))
     images = loading.load(loaded.experiment.data, split)
-    experiment = _portable(loaded.experiment)
+    experiment = _in("", loaded.experiment)
     config["experiment"] = to_dict(experiment)
     model = build_model(experiment, "float32")
     for weight, trained in zip(model.bound_weights, loaded.model.bound_weights, strict=True):
@@ -148,13 +146,9 @@ def _finish(folder: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _portable(experiment: Experiment) -> Experiment:
-    """The experiment without this machine's paths, in the precision that repeats everywhere."""
-    return dataclasses.replace(
-        experiment,
-        data=dataclasses.replace(experiment.data, dir=""),
-        train=dataclasses.replace(experiment.train, precision="float32", devices=0),
-    )
+def _in(data_dir: str, experiment: Experiment) -> Experiment:
+    """The experiment with its data set in another directory; "" is TFDS's own."""
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
 
 
 # Bounds of single images.

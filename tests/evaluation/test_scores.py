@@ -165,6 +165,7 @@ def test_the_record_has_the_settings(scored):
         "dequantization": {"method": "none", "seed": None},
         **{"weights": "raw", "checkpoint_step": 7},
         **{"num_samples": 4, "seed": 0, "batch_size": 4, "chunk": 8},
+        **{"tf32": False, "jit_compile": False},
         "scores": str(workdir / "scores" / "digits_test.csv"),
     }
 
