@@ -20,6 +20,8 @@ from matnet_tf.config import ModelConfig, Scale
 from matnet_tf.likelihoods.observation import make_observation_model
 from matnet_tf.model.matnet import MatNet
 
+pytestmark = pytest.mark.slow
+
 DENSE = (Scale(1, 8, 2, 2),)
 SMALL = ModelConfig(image_shape=(4, 4, 1), scales=DENSE, top_latents=2, top_units=8)
 MODELS = {

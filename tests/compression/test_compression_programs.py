@@ -15,6 +15,8 @@ from matnet_tf.compression.networks import Networks
 from matnet_tf.config import DataConfig, Experiment, ModelConfig, Scale
 from matnet_tf.data import loading
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(image_shape=(8, 8, 1), scales=(Scale(1, 8, 2, 1),), top_latents=2, top_units=8)
 DATA = DataConfig(name="digits", binarization="threshold")
 

@@ -156,6 +156,7 @@ def captured(monkeypatch, guide):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TWO_STAGES, ids=["dense", "convolutional"])
 def test_the_second_stage_encodes_the_mean_image_so_far_around_the_known_pixels(row, monkeypatch):
     model, (x, mask) = made(row), data(row)

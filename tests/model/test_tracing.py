@@ -49,6 +49,7 @@ def test_calls_with_other_values_or_latents_do_not_warn_of_retracing(messages):
     assert not messages
 
 
+@pytest.mark.slow
 def test_several_models_in_one_process_do_not_warn_of_retracing(messages):
     x = np.zeros((4, 2, 2, 1), np.float32)
 

@@ -92,7 +92,7 @@ def test_a_damaged_byte_costs_its_block_or_the_file():
         ({"names": [["a"]]}, "1 names"),
         ({"names": 3}, "not valid"),
         ({"blocks": [[10**12, 1, 1, 1]], "names": ["", "1", ""]}, "1000000000000 images"),
-        ({"blocks": [[10**7, 1, 1, 1]], "image_shape": [2**10, 2**10, 3]}, "images"),
+        ({"blocks": [[10**6, 1, 1, 1]], "image_shape": [2**10, 2**10, 3]}, "images"),
         ({"blocks": [[-1, 1, 1, 1]]}, "not valid"),
         ({"blocks": None}, "not valid"),
         ({"image_shape": [8, 8]}, "image_shape"),

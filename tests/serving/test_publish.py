@@ -45,7 +45,13 @@ def copy(published, tmp_path):
     return pathlib.Path(shutil.copytree(published[1], tmp_path / "tiny"))
 
 
-@pytest.mark.parametrize("name", presets.trained_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "digits" else pytest.mark.slow)
+        for name in presets.trained_names()
+    ],
+)
 def test_presets_give_the_bounds_of_their_records(name):
     found, recorded = stored_bounds(presets.trained(name))
     np.testing.assert_allclose(found, recorded, atol=0.01)
