@@ -79,4 +79,4 @@ def suggested_training(image_shape: tuple[int, int, int]) -> TrainConfig:
     if height * width <= _FULL_BATCH:
         return TrainConfig()
     batch_size = max(8, TrainConfig.batch_size * _FULL_BATCH // (height * width))
-    return TrainConfig(batch_size=batch_size, checkpoint_every=100)
+    return TrainConfig(batch_size=batch_size, checkpoint_every=25)

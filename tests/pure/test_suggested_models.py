@@ -43,9 +43,9 @@ def test_large_images_have_smaller_batches_and_shorter_intervals():
     for shape, expected in (
         ((28, 28, 1), (100, 1000)),
         ((32, 32, 3), (100, 1000)),
-        ((64, 64, 3), (25, 100)),
-        ((48, 64, 1), (33, 100)),
-        ((256, 256, 3), (8, 100)),
+        ((64, 64, 3), (25, 25)),
+        ((48, 64, 1), (33, 25)),
+        ((256, 256, 3), (8, 25)),
     ):
         train = suggested_training(shape)
         assert (train.batch_size, train.checkpoint_every) == expected
