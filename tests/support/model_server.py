@@ -44,6 +44,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 WARM_UP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(/metadata|:predict)?")
+INTER_OP_THREADS = 16
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -68,7 +69,8 @@ class Version:
     def __init__(self, path):
         self.number = int(path.name)
         graph = tf.Graph()
-        options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=2)
+        # With few threads, what is left of a small request waits behind a whole large one.
+        options = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=INTER_OP_THREADS)
         self._session = tf.compat.v1.Session(graph=graph, config=options)
         with graph.as_default():
             loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
