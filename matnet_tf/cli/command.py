@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,8 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit status: that of the program; 2, or the error's own `exit_status`, after an error that
       is reported in one line; `interrupts.STATUS` after an interrupt.
     """
-    if arguments is None and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # They are about the code of libraries.
     first, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if first in PROGRAMS:
         return _run(first, rest)

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import warnings
 
 import pytest
 
@@ -64,9 +63,8 @@ def test_errors_are_reported_in_one_line(monkeypatch, capsys):
         run(monkeypatch, stumble(ZeroDivisionError()))
 
 
-def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, capsys):
+def test_readers_that_stop_are_no_error(monkeypatch, capsys):
     def main(config):
-        warnings.warn("of a library", stacklevel=1)
         raise BrokenPipeError
 
     monkeypatch.setattr(sys, "argv", ["matnet", "prog"])
@@ -74,6 +72,22 @@ def test_readers_that_stop_and_libraries_that_warn_are_no_error(monkeypatch, cap
     monkeypatch.setitem(cli.PROGRAMS, "prog", cli.Program(main, TrainConfig, (DEBUG,)))
     assert cli.main() == 0
     assert capsys.readouterr() == ("", "")
+
+
+WARNING = """
+import warnings
+from matnet_tf import __main__, cli
+warn = lambda: warnings.warn("of a library")
+cli.PROGRAMS["prog"] = cli.Program(warn, None, (cli.command.DEBUG,))
+raise SystemExit(__main__.main(["prog"]))
+"""
+
+
+def test_warnings_of_libraries_are_not_shown_unless_python_is_told_to():
+    for flags, shown in (((), False), (("-W", "default"), True)):
+        command = [sys.executable, *flags, "-c", WARNING]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, "of a library" in done.stderr) == (0, shown), done.stderr
 
 
 INTERRUPTED = """
