@@ -22,18 +22,18 @@ from matnet_tf.flags import Flag
 from matnet_tf.presets import names, read_record, trained, trained_names
 
 __all__ = [
-    *(
-        "cluster",
-        "devices",
-        "evaluate",
-        "export",
-        "figures",
-        "impute",
-        "prepare",
-        "presets",
-        "publish",
-    ),
-    *("sample", "score", "train"),
+    "cluster",
+    "devices",
+    "evaluate",
+    "export",
+    "figures",
+    "impute",
+    "prepare",
+    "presets",
+    "publish",
+    "sample",
+    "score",
+    "train",
 ]
 
 _STARTED = time.monotonic()  # --train.max_seconds includes the import of TensorFlow.
@@ -155,7 +155,7 @@ def evaluate(
         from matnet_tf.evaluation import evaluate as evaluation
 
         if coded:
-            from matnet_tf.evaluation import coded as coding
+            from matnet_tf.compression import coded as coding
 
             coding.check_coded(workdir)
     record = evaluation.evaluate(workdir, settings, data_dir, devices)

@@ -23,7 +23,9 @@ from matnet_tf.compression.pixels import make_pixels
 from matnet_tf.config import ModelConfig
 from matnet_tf.model.hierarchy import Hierarchy
 
-__all__ = ["Codec", "check_codable", "first_images"]
+__all__ = ["TYPICAL", "Codec", "check_codable", "first_images"]
+
+TYPICAL = 128  # Images that are enough to choose the steps of the latents.
 
 _HEAD = struct.Struct("<II")  # First images, and bytes of their code.
 _PLENTY = 2**22  # Words: 16 MB.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from matnet_tf.compression import pictures
-from matnet_tf.compression.codec import Codec, check_codable, first_images
+from matnet_tf.compression.codec import TYPICAL, Codec, check_codable, first_images
 from matnet_tf.compression.container import Block, Header, write_container
 from matnet_tf.compression.decompress import decoded, set_threads, versions
 from matnet_tf.config import CompressConfig
@@ -26,7 +26,6 @@ from matnet_tf.runs.workdir import read_experiment
 
 __all__ = ["compress", "estimate"]
 
-_TYPICAL = 128  # Images that choose the steps of the latents.
 _COMPARED = 1000  # Images that other formats code, too.
 
 
@@ -57,7 +56,7 @@ def compress(
         raise ValueError(f"{output} exists already: give another --output, or remove it")
     codec, loaded, values, names = _prepared(workdir, config, images, data_dir)
     started = time.monotonic()
-    steps = codec.suitable_steps(values[:_TYPICAL], config.bins)
+    steps = codec.suitable_steps(values[:TYPICAL], config.bins)
     parts = [values[start : start + config.block] for start in range(0, len(values), config.block)]
     with image_progress("compress", len(values)) as progress:
         blocks = [codec.encode(part, steps, progress.update) for part in parts]
@@ -83,7 +82,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Measures the rate on at most 128 of the images, and writes nothing; see `compress`."""
     codec, _, values, _ = _prepared(workdir, config, images, data_dir)
-    sample = values[np.linspace(0, len(values) - 1, min(_TYPICAL, len(values))).astype(int)]
+    sample = values[np.linspace(0, len(values) - 1, min(TYPICAL, len(values))).astype(int)]
     steps = codec.suitable_steps(sample, config.bins)
     rate = codec.bits(sample, steps) / sample.size
     return {

@@ -52,9 +52,7 @@ def from_files(
 
 
 def _read(path: pathlib.Path, shape, largest) -> np.ndarray:
-    picture = image_files.read(path)
-    with Image.open(path) as image:
-        mode = image.mode
+    picture, mode = image_files.read(path), image_files.mode(path)
     expected = _MODES.get(shape[2], ())
     if mode not in expected or (picture.height, picture.width) != shape[:2]:
         raise ValueError(

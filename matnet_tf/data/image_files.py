@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from matnet_tf.config import ImputeConfig, Rectangle
 
-__all__ = ["SUFFIXES", "Missing", "find", "pixels", "png", "read", "read_mask", "shape"]
+__all__ = ["SUFFIXES", "Missing", "find", "mode", "pixels", "png", "read", "read_mask", "shape"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # No other is opened, whatever a file's name says.
@@ -85,6 +85,11 @@ def read(path: pathlib.Path) -> Image.Image:
     if upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         converted.info.pop("icc_profile", None)  # It describes the colours before.
     return converted
+
+
+def mode(path: pathlib.Path) -> str:
+    """Returns Pillow's mode of a picture file as it is stored; raises as `read` does."""
+    return _opened(path, lambda image: image.mode)
 
 
 def shape(path: pathlib.Path) -> tuple[int, int, int]:

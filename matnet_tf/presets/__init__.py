@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
 
-from matnet_tf.files import write_whole
+from matnet_tf.files import read_file, read_json, write_whole
 
 __all__ = [
     "FORMAT_VERSION",
@@ -104,7 +103,7 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = pathlib.Path(folder) / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         version, _ = record["format_version"], record["weights"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the record of a trained model: {error!r}") from None
@@ -122,7 +121,7 @@ def checked_weights(folder: str | os.PathLike) -> pathlib.Path:
       ValueError: If it is damaged or of another model, or as in `read_record`.
     """
     path, expected = pathlib.Path(folder) / WEIGHTS, read_record(folder)["weights"]["sha256"]
-    if (found := sha256(path.read_bytes())) != expected:
+    if (found := sha256(read_file(path))) != expected:
         raise ValueError(
             f"{path} is damaged or of another model: its SHA-256 begins with {found[:12]}, that "
             f"in {RECORD} with {expected[:12]}"

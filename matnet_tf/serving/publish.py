@@ -23,7 +23,7 @@ from matnet_tf.config.serialization import to_dict
 from matnet_tf.data import loading
 from matnet_tf.evaluation.evaluate import evaluate, importance_weighted_bound
 from matnet_tf.evaluation.protocol import chosen_images
-from matnet_tf.files import write_whole
+from matnet_tf.files import read_json, write_whole
 from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.runs.models import LoadedRun, build_model, load_run
 from matnet_tf.runs.workdir import read_metrics
@@ -93,7 +93,7 @@ def _write_model(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes config, weights and images of a published folder, and its record as far as it goes."""
-    config = json.loads((workdir / presets.CONFIG).read_text(encoding="utf-8"))
+    config = read_json(workdir / presets.CONFIG)
     images = loading.load(loaded.experiment.data, split)
     experiment = _in("", loaded.experiment)
     config["experiment"] = to_dict(experiment)
@@ -112,13 +112,7 @@ def _write_model(
         "format_version": presets.FORMAT_VERSION,
         "weights": kind | _file_record(weights, "float16" if half else "float32"),
         "training": training | {"commit": config["commit"]},
-        "per_image": {
-            "split": split,
-            "images": chosen.tolist(),
-            "num_samples": _SAMPLES,
-            "batch_size": _BATCH,
-            "log_likelihood": [round(float(v), 4) for v in bounds],
-        },
+        "per_image": {"split": split} | _per_image_record(chosen, bounds),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(
@@ -134,6 +128,15 @@ def _write_model(
 
 def _file_record(content: bytes, dtype: str) -> dict[str, Any]:
     return {"dtype": dtype, "bytes": len(content), "sha256": presets.sha256(content)}
+
+
+def _per_image_record(chosen: np.ndarray, bounds: np.ndarray) -> dict[str, Any]:
+    return {
+        "images": chosen.tolist(),
+        "num_samples": _SAMPLES,
+        "batch_size": _BATCH,
+        "log_likelihood": [round(float(bound), 4) for bound in bounds],
+    }
 
 
 def _finish(folder: pathlib.Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from matnet_tf.compression.codec import Codec, check_codable
+from matnet_tf.compression.codec import TYPICAL, Codec, check_codable
 from matnet_tf.compression.pictures import whole_numbers
 from matnet_tf.config import EvaluateConfig
 from matnet_tf.data import loading
@@ -20,7 +20,6 @@ from matnet_tf.runs.workdir import read_experiment
 __all__ = ["add_coded_rate", "check_coded"]
 
 _BATCH = 64
-_TYPICAL = 128  # Images that choose the steps of the latents.
 
 
 def check_coded(workdir: str | os.PathLike) -> None:
@@ -55,6 +54,6 @@ def add_coded_rate(
     split = loading.load(run.data, config.split)
     codec = Codec(load_run(workdir, config.weights).model.hierarchy, _BATCH)
     images = whole_numbers(split, codec.pixels.largest, chosen_images(config, split.num_images))
-    bits = codec.bits(images, codec.suitable_steps(images[:_TYPICAL]))
+    bits = codec.bits(images, codec.suitable_steps(images[:TYPICAL]))
     changed = record | {"coded_bits_per_dim": bits / images.size}
     return change_record(pathlib.Path(workdir), changed)
