@@ -19,7 +19,7 @@ from matnet_tf.cli.command import DATA_DIR, JSON, RUN, program, report
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.flags import Flag
-from matnet_tf.presets import names, read_record, trained, trained_names
+from matnet_tf.presets import ALIASES, names, read_record, trained, trained_names
 
 __all__ = [
     "cluster",
@@ -334,4 +334,4 @@ def presets(json: bool) -> None:
     `matnet train --preset=NAME`.
     """
     records = {name: read_record(trained(name)) for name in trained_names()}
-    report(records, json, sentences.of_presets, sorted(set(names()) - set(records)))
+    report(records, json, sentences.of_presets, sorted(set(names()) - set(records)), ALIASES)
