@@ -25,6 +25,7 @@ __all__ = [
     "cluster",
     "devices",
     "evaluate",
+    "explore",
     "export",
     "figures",
     "impute",
@@ -335,3 +336,18 @@ def presets(json: bool) -> None:
     """
     records = {name: read_record(trained(name)) for name in trained_names()}
     report(records, json, sentences.of_presets, sorted(set(names()) - set(records)), ALIASES)
+
+
+@program(*RUN, DATA_DIR, tree=config.ExploreConfig)
+def explore(settings: config.ExploreConfig, workdir: str, data_dir: str) -> None:
+    """Opens a page on this machine to play with a trained model.
+
+    On the page, draw or upload an image, or choose a test image, and see what the top levels of
+    latents keep of it, what lies between two images, samples at other temperatures, and how likely
+    an image is among test images. A conditional model fills in what is painted over. It needs the
+    extra `explore` (Gradio), listens on 127.0.0.1 alone and uses no network. Ctrl-C ends it.
+    """
+    with importing():
+        from matnet_tf.explore import serve
+
+    serve.serve(workdir, settings, data_dir)
