@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --quiet -n $(JOBS)
 
-.PHONY: help venv quick test serving lint demo verify wheel faults fuzz clean
+.PHONY: help venv quick test serving page lint demo verify wheel faults fuzz clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +29,17 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 quick: venv  ## run the fast tests, in about a minute
-	$(PYTEST) -m "not slow and not serving"
+	$(PYTEST) -m "not slow and not serving and not explore"
 
-test: lint  ## lint and run all tests except those of `make serving`
-	$(PYTEST) -m "not serving"
+test: lint  ## lint and run all tests except those of `make serving` and `make page`
+	$(PYTEST) -m "not serving and not explore"
 
 serving: venv  ## test exports in a stand-in for TensorFlow Serving, the C API and other runtimes
 	$(PYTEST) -m serving
+
+page: venv  ## test the page of matnet explore in Chromium, which must be installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,page]'
+	$(PYTEST) -m explore
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check --quiet

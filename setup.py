@@ -9,6 +9,7 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 COMPRESSION = ["constriction>=0.5,<0.6"]
+EXPLORE = ["gradio>=6.31,<7"]
 SERVING = [  # Messages of warm-up requests and the gRPC client; the REST client.
     "requests>=2.32.4,<3",
     "tensorflow-serving-api>=2.21,<2.22",
@@ -23,7 +24,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["matnet_tf", "matnet_tf.*"]),
-    package_data={"matnet_tf.presets": ["*.flags", "*/*"]},
+    package_data={"matnet_tf.presets": ["*.flags", "*/*"], "matnet_tf.explore": ["*.js", "*.css"]},
     entry_points={"console_scripts": ["matnet=matnet_tf.__main__:main"]},
     # Programs and documents were run at the lower ends as well as with constraints.txt, the set
     # that the tests use. TensorFlow, Keras and what is built on them were run in one version only.
@@ -48,7 +49,9 @@ setuptools.setup(
     extras_require={
         "benchmarks": ["scikit-image>=0.26,<0.27"],
         "compression": COMPRESSION,
+        "explore": EXPLORE,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "page": [*EXPLORE, "playwright>=1.55,<2"],  # Tests of it.
         "serving": SERVING,
         "test": [
             *COMPRESSION,

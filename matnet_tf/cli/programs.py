@@ -19,12 +19,13 @@ from matnet_tf.cli.command import DATA_DIR, JSON, RUN, program, report
 from matnet_tf.cli.startup import importing
 from matnet_tf.config.suggestion import SIZES
 from matnet_tf.flags import Flag
-from matnet_tf.presets import names, read_record, trained, trained_names
+from matnet_tf.presets import ALIASES, names, read_record, trained, trained_names
 
 __all__ = [
     "cluster",
     "devices",
     "evaluate",
+    "explore",
     "export",
     "figures",
     "impute",
@@ -334,4 +335,19 @@ def presets(json: bool) -> None:
     `matnet train --preset=NAME`.
     """
     records = {name: read_record(trained(name)) for name in trained_names()}
-    report(records, json, sentences.of_presets, sorted(set(names()) - set(records)))
+    report(records, json, sentences.of_presets, sorted(set(names()) - set(records)), ALIASES)
+
+
+@program(*RUN, DATA_DIR, tree=config.ExploreConfig)
+def explore(settings: config.ExploreConfig, workdir: str, data_dir: str) -> None:
+    """Opens a page on this machine to play with a trained model.
+
+    On the page, draw or upload an image, or choose a test image, and see what the top levels of
+    latents keep of it, what lies between two images, samples at other temperatures, and how likely
+    an image is among test images. A conditional model fills in what is painted over. It needs the
+    extra `explore` (Gradio), listens on 127.0.0.1 alone and uses no network. Ctrl-C ends it.
+    """
+    with importing():
+        from matnet_tf.explore import serve
+
+    serve.serve(workdir, settings, data_dir)

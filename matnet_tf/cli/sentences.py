@@ -96,9 +96,12 @@ def of_preset(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def of_presets(records: Mapping[str, Any], recipes: Sequence[str]) -> str:
-    """The presets with a trained model, one a line, and the names of the others."""
+def of_presets(
+    records: Mapping[str, Any], recipes: Sequence[str], aliases: Mapping[str, str]
+) -> str:
+    """The presets with a trained model, one a line, their short names, and the other presets."""
     lines = [of_preset(name, record) for name, record in records.items()]
+    lines += [f"{alias}: short for {name}" for alias, name in aliases.items()]
     return "\n".join([*lines, f"without a trained model: {', '.join(recipes)}"])
 
 

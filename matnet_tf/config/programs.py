@@ -1,6 +1,6 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the programs that use a trained model: evaluate, score, cluster, impute, compress."""
+"""Settings of the programs that use a trained model: evaluate, score, cluster, impute and more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "ClusterConfig",
     "CompressConfig",
     "EvaluateConfig",
+    "ExploreConfig",
     "ImputeConfig",
     "Rectangle",
     "ScoreConfig",
@@ -127,6 +128,27 @@ class CompressConfig:
         2, "threads of TensorFlow, here and when the file is read", at_least=1, at_most=1024
     )
     verify: bool = field(True, "decode every block before the file is written")
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExploreConfig:
+    """Settings of `matnet explore`.
+
+    Raises:
+      ValueError: If a field is out of range.
+    """
+
+    port: int = field(7860, "port on 127.0.0.1; 0 is a free one", at_least=0, at_most=65535)
+    images: int = field(
+        100, "number of test images to choose from and to compare with", at_least=1, at_most=10000
+    )
+    num_samples: int = field(
+        10, "number of samples K in the importance-weighted bounds", at_least=1
+    )
+    weights: str = field(*_WEIGHTS)
 
     def __post_init__(self):
         check_fields(self)

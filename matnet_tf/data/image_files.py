@@ -20,7 +20,18 @@ from PIL import ExifTags, Image, ImageOps
 
 from matnet_tf.config import ImputeConfig, Rectangle
 
-__all__ = ["SUFFIXES", "Missing", "find", "mode", "pixels", "png", "read", "read_mask", "shape"]
+__all__ = [
+    "SUFFIXES",
+    "Missing",
+    "find",
+    "fitted",
+    "mode",
+    "pixels",
+    "png",
+    "read",
+    "read_mask",
+    "shape",
+]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # No other is opened, whatever a file's name says.
@@ -166,6 +177,20 @@ def _opaque(path: pathlib.Path) -> np.ndarray:
     if mask.all():
         raise ValueError("nothing is missing: no pixel is transparent")
     return mask
+
+
+def fitted(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads the pixels of a picture file, resized to a shape (Lanczos), uint8 [H, W, C].
+
+    Raises:
+      ValueError: As for `read`.
+    """
+    height, width, channels = shape
+    image = read(path)
+    if image.size != (width, height):
+        image = image.convert("L" if channels == 1 else "RGB")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return pixels(image, channels)
 
 
 def png(picture: np.ndarray, like: Image.Image | None = None) -> bytes:

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from matnet_tf.model.conditional import ConditionalMatNet
+from matnet_tf.model.elbo_model import ElboModel
 
-__all__ = ["Tile", "impute_picture", "plan"]
+__all__ = ["Tile", "impute_picture", "model_values", "plan", "stored_values"]
 
 
 def impute_picture(
@@ -60,11 +61,11 @@ def impute_picture(
     kind, settings = model.config.likelihood, {"temperature": temperature, "draw": draw}
     for number, tile in enumerate(plan(mask, model.config.image_shape[:2])):
         window = canvases[:, *tile.place]
-        x = _model_values(model, window)
+        x = model_values(model, window)
         # The window is the same in all completions until one of its pixels is filled.
         alike = np.array_equal(tile.known, mask[tile.place])
         values = _complete(model, x, tile.known, alike, (seed, number), settings)
-        window[:, tile.filled] = _stored_values(values[:, tile.filled], kind)
+        window[:, tile.filled] = stored_values(values[:, tile.filled], kind)
     return canvases
 
 
@@ -123,13 +124,13 @@ def _seed(seed: int, number: int, first: int = 0) -> int:
     return int(words[0] >> 2)
 
 
-def _model_values(model: ConditionalMatNet, stored: np.ndarray) -> np.ndarray:
+def model_values(model: ElboModel, stored: np.ndarray) -> np.ndarray:
     """Converts uint8 pixels to the model's values, float32 in [0, 1]."""
     x = model.hierarchy.likelihood.observation.from_bytes(stored).numpy()
     return (x > 0.5).astype(np.float32) if model.config.likelihood == "bernoulli" else x
 
 
-def _stored_values(x: np.ndarray, likelihood: str) -> np.ndarray:
+def stored_values(x: np.ndarray, likelihood: str) -> np.ndarray:
     """Converts the model's values to uint8 pixels, or raises a ValueError if one is not finite."""
     if not np.isfinite(x).all():
         raise ValueError("completions must be finite: the model's weights have gone wrong")

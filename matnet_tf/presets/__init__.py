@@ -24,6 +24,7 @@ from typing import Any
 from matnet_tf.files import read_file, read_json, write_whole
 
 __all__ = [
+    "ALIASES",
     "FORMAT_VERSION",
     "checked_weights",
     "checkout",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1  # Of record.json, and so of a published folder.
+ALIASES = {"mnist": "mnist_deep_cpu_hour"}  # Short names of trained models.
 CONFIG, WEIGHTS, RECORD, IMAGES, CARD = (
     *("config.json", "model.weights.h5", "record.json", "images.npz", "card.md"),
 )
@@ -59,6 +61,7 @@ def recipe(name: str) -> str:
     Raises:
       ValueError: If there is no such preset; the message has the nearest name and the list.
     """
+    name = ALIASES.get(name, name)
     return str(_FOLDER / f"{_known(name, names(), 'preset')}.flags")
 
 
@@ -68,7 +71,7 @@ def trained(name: str) -> pathlib.Path:
     Raises:
       ValueError: If there is no such preset, or it has no trained model.
     """
-    kinds = trained_names()
+    name, kinds = ALIASES.get(name, name), trained_names()
     if name in names() and name not in kinds:
         raise ValueError(
             f"preset {name!r} is a recipe without a trained model: train it with matnet train "

@@ -16,7 +16,7 @@ ROWS = [
     for row in (
         "__main__ __init__",
         "cli",
-        "serving compression",
+        "serving compression explore",
         "training evaluation imputation",
         "plots",
         "runs",
@@ -33,6 +33,7 @@ ROWS = [
 ROOMS = {
     "absl": {"flags"},
     "constriction": {"compression"},
+    "gradio": {"explore"},
     "matplotlib": {"plots"},
     "scipy": {"compression", "data"},
     "sklearn": {"data", "evaluation"},

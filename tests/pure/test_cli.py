@@ -177,7 +177,7 @@ def test_a_wrong_program_is_answered_with_the_nearest_name(capsys):
     assert first == "matnet: error: unknown program 'trian'; did you mean train?"
     assert second.endswith(
         "prepare, train, devices, evaluate, score, figures, sample, cluster, impute, export, "
-        "publish, presets, compress, decompress"
+        "publish, presets, explore, compress, decompress"
     )
 
 

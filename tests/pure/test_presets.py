@@ -65,6 +65,12 @@ def test_trained_models_are_whole_small_and_those_of_their_recipes():
     assert 0 < size < MOST_BYTES
 
 
+def test_a_short_name_stands_for_the_whole_one():
+    assert "mnist" not in presets.names()
+    for find in (presets.trained, presets.recipe):
+        assert find("mnist") == find("mnist_deep_cpu_hour")
+
+
 def test_a_preset_is_copied_to_a_work_directory_once(tmp_path):
     folder = pathlib.Path(presets.checkout("digits", tmp_path / "run"))
     names = {path.name for path in presets.trained("digits").iterdir()}

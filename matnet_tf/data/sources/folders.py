@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from matnet_tf.config.validation import require
 from matnet_tf.data import image_files
@@ -264,13 +263,8 @@ def _notes(
 
 def _decode(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels, uint8 [H, W, C]."""
-    height, width, channels = shape
     with _named(path):
-        image = image_files.read(path)
-    if image.size != (width, height):
-        image = image.convert("L" if channels == 1 else "RGB")
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return image_files.pixels(image, channels)
+        return image_files.fitted(path, shape)
 
 
 @contextlib.contextmanager
