@@ -54,7 +54,7 @@ def measure(model_config: config.ModelConfig, images: int, naive_values: int) ->
             x = whole_pass(x)
         return x.numpy()
 
-    incremental = seconds_of(lambda: layer.sample(context, seed)[0].numpy())
+    incremental = seconds_of(lambda: layer.sample(context, seed).numpy())
     whole = seconds_of(naive) * values / timed
     return {
         "images": images,

@@ -36,8 +36,7 @@ def check_codable(config: ModelConfig) -> None:
     """Refuses models whose images cannot be coded.
 
     Raises:
-      ValueError: If the model is conditional, has a mixture prior or the local model, or its
-        p(x | z) is a density.
+      ValueError: If the model is conditional or has a mixture prior, or its p(x | z) is a density.
     """
     if config.conditional_stages:
         raise ValueError(
@@ -73,6 +72,7 @@ class Codec:
         self.networks = Networks(hierarchy, batch_size)
         self.pixels = make_pixels(hierarchy.config)
         self.shape = tuple(hierarchy.config.image_shape)
+        self._places = list(hierarchy.likelihood.places())
         self._channels = [shape[-1] for shape in hierarchy.latent_shapes]
         self._batch_size = batch_size
 
@@ -201,13 +201,26 @@ class Codec:
             levels.append((coder, numbers))
             return coder.latents(numbers)
 
-        parameters = self._parameters(self._encoding(images), visit, len(images))
+        context = self.networks.descend(self._encoding(images), visit)
         if ran_out:
             return False
-        self.pixels.push(stack, parameters, images)
+        for parameters, values in reversed(self._steps(context, images)):
+            self.pixels.push(stack, parameters, values)
         for coder, numbers in reversed(levels):
             coder.push_prior(stack, numbers)
         return True
+
+    def _steps(self, context, images) -> list:
+        """Parameters and values of every place of known images, in order."""
+        found, padded = [], self._padded(images)
+
+        def choose(parameters, place):
+            rows, columns, channels = place
+            found.append((parameters, padded[: len(images), rows, columns, channels]))
+            return padded[:, rows, columns]
+
+        self._walk(context, len(images), choose)
+        return found
 
     def _pop(self, stack, count, steps) -> np.ndarray:
         """Takes a batch from the stack."""
@@ -223,12 +236,32 @@ class Codec:
             levels.append((coder, latents[index]))
             return coder.latents(latents[index])
 
-        parameters = self._parameters(self.networks.nothing, from_prior, count)
-        images = self.pixels.pop(stack, parameters)
-        self._parameters(self._encoding(images), known, count)
+        images = self._padded(np.empty((0, *self.shape), np.uint8))
+
+        def choose(parameters, place):
+            rows, columns, channels = place
+            images[:count, rows, columns, channels] = self.pixels.pop(stack, parameters)
+            return images[:, rows, columns]
+
+        self._walk(self.networks.descend(self.networks.nothing, from_prior), count, choose)
+        images = images[:count]
+        self.networks.descend(self._encoding(images), known)
         for coder, numbers in reversed(levels):
             coder.push_posterior(stack, numbers)
         return images
+
+    def _walk(self, context, count, choose) -> None:
+        """Calls `choose` with the parameters and the place of all values, uint8, in order."""
+        places = iter(self._places)
+
+        def visit(parameters):
+            place = next(places)
+            parameters = [part[:count, :, :, place[2]] for part in parameters]
+            if not all(np.isfinite(part).all() for part in parameters):
+                raise ValueError("the networks compute values that are not finite")
+            return choose(parameters, place) / np.float32(self.pixels.largest)
+
+        self.networks.values(context, visit)
 
     def _bytes_to_begin(self, images, steps) -> int:
         """About how many bytes the latents of a batch take from the stack."""
@@ -242,16 +275,12 @@ class Codec:
         return int(sum(bits) / 8)
 
     def _encoding(self, images):
-        x = np.zeros((self._batch_size, *self.shape), np.float32)
-        x[: len(images)] = images / np.float32(self.pixels.largest)
-        return self.networks.encode(x)
+        return self.networks.encode(self._padded(images) / np.float32(self.pixels.largest))
 
-    def _parameters(self, encoding, visit, count):
-        """Goes down, and returns the parameters of p(x | z) for the images that are not empty."""
-        parameters = [part[:count] for part in self.networks.descend(encoding, visit)]
-        if not all(np.isfinite(part).all() for part in parameters):
-            raise ValueError("the networks compute values that are not finite")
-        return parameters
+    def _padded(self, images):
+        padded = np.zeros((self._batch_size, *self.shape), np.uint8)
+        padded[: len(images)] = images
+        return padded
 
 
 def _stack(data: bytes, seal: bool = False) -> stream.stack.AnsCoder:

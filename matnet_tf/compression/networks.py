@@ -3,8 +3,9 @@
 """The networks as a coder needs them: the same numbers, to the last bit, in both directions.
 
 Batches have one shape, which is filled with empty images if necessary, and both directions call the
-same two graphs. A decoder does not know the image on its way down, so it goes down with an empty
-encoding: the priors do not depend on it.
+same three graphs. A decoder does not know the image on its way down, so it goes down with an empty
+encoding: the priors do not depend on it. The local model computes each value's parameters from the
+values before it in both directions, as sampling does, though an encoder knows them all.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ class Networks:
         shape = (batch_size, *hierarchy.config.image_shape)
         x = tf.TensorSpec(shape, tf.float32)
         self._encode = tf_function(hierarchy.encode).get_concrete_function(x)
-        encoding = tf.nest.map_structure(
-            lambda t: tf.TensorSpec(t.shape, t.dtype), self._encode.structured_outputs
-        )
-        self._descend = tf_function(self._graph).get_concrete_function(encoding)
+        encoding = _specs(self._encode.structured_outputs)
+        self._descend = tf_function(self._context).get_concrete_function(encoding)
+        context = _specs(self._descend.structured_outputs)
+        self._values = tf_function(self._images).get_concrete_function(context)
         self.nothing = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), encoding)
-        self._visit: Callable[[int, Gaussians], np.ndarray] | None = None
+        self._answer: Callable[..., np.ndarray] | None = None
         self._error: Exception | None = None
 
     def encode(self, x: np.ndarray) -> Encoding:
@@ -61,8 +62,8 @@ class Networks:
 
     def descend(
         self, encoding: Encoding, visit: Callable[[int, Gaussians], np.ndarray]
-    ) -> list[np.ndarray]:
-        """Walks down the top-down network and returns the parameters of p(x | z).
+    ) -> tf.Tensor:
+        """Walks down the top-down network.
 
         Args:
           encoding: Encoding of B images, or `nothing`.
@@ -70,41 +71,70 @@ class Networks:
             float32 [B, latents].
 
         Returns:
-          What the observation model's `call` returns, [B, ...] each.
+          The result of the likelihood's `call`, which `values` needs.
         """
-        self._visit, self._error = visit, None
-        parameters = [part.numpy() for part in tf.nest.flatten(self._descend(encoding))]
+        return self._run(self._descend, encoding, visit)
+
+    def values(
+        self, context: tf.Tensor, choose: Callable[[list[np.ndarray]], np.ndarray]
+    ) -> np.ndarray:
+        """Goes through the values of images in the order of the likelihood's `places`.
+
+        Args:
+          context: The result of `descend`.
+          choose: Called for each place with what the observation model's `call` returns for it,
+            [B, h, w, ...] each; returns the values there, float32 [B, h, w, C] in [0, 1]. The
+            parameters of later places depend on them in the local model.
+
+        Returns:
+          The images [B, H, W, C].
+        """
+        return self._run(self._values, context, lambda *parameters: choose(list(parameters)))
+
+    def _run(self, graph, inputs, answer):
+        self._answer, self._error = answer, None
+        result = graph(inputs)
         if self._error is not None:
             raise self._error
-        return parameters
+        return result
 
-    def _graph(self, encoding):
+    def _context(self, encoding):
         trace = self.hierarchy.top_down_pass(
-            encoding, self.batch_size, seed_tensor(0), choose=self._choose
+            encoding, self.batch_size, seed_tensor(0), choose=self._latents
         )
-        likelihood = self.hierarchy.likelihood
-        return likelihood.observation(likelihood(trace.h_td))
+        return self.hierarchy.likelihood(trace.h_td)
 
-    def _choose(self, index, prior, posterior):
+    def _latents(self, index, prior, posterior):
         shape = (self.batch_size, *self.hierarchy.latent_shapes[index])
         numbers = [
             tf.reshape(tf.broadcast_to(number, shape), [self.batch_size, -1])
             for gaussian in (prior.distribution, posterior.distribution)
             for number in (gaussian.loc, gaussian.scale)
         ]
-        z = tf.numpy_function(
-            lambda *values: self._visited(index, Gaussians(*values)), numbers, tf.float32
-        )
-        return tf.reshape(z, shape)
+        return self._asked(shape, lambda *values: (index, Gaussians(*values)), numbers)
 
-    def _visited(self, index, gaussians):
-        """What `visit` returns; its error waits for the end of the graph, and stays itself."""
-        if self._error is None:
-            try:
-                return self._visit(index, gaussians)
-            except Exception as error:
-                self._error = error
-        return np.zeros_like(gaussians.prior_loc)
+    def _images(self, context):
+        likelihood, channels = self.hierarchy.likelihood, self.hierarchy.config.image_shape[-1]
+
+        def choose(y, x, parameters):
+            shape = (self.batch_size, *parameters.shape[1:3], channels)
+            parts = tf.nest.flatten(likelihood.observation(parameters))
+            return self._asked(shape, lambda *values: values, parts)
+
+        return likelihood.values_in_order(context, choose)
+
+    def _asked(self, shape, question, tensors):
+        """The answer to a question, in the graph; its error waits for the end of the graph."""
+
+        def ask(*values):
+            if self._error is None:
+                try:
+                    return self._answer(*question(*values))
+                except Exception as error:
+                    self._error = error
+            return np.zeros(shape, np.float32)
+
+        return tf.reshape(tf.numpy_function(ask, tensors, tf.float32), shape)
 
     def fingerprint(self) -> str:
         """Digests what the networks compute for a probe: 16 hexadecimal digits.
@@ -123,6 +153,16 @@ class Networks:
                 digest.update(np.ascontiguousarray(numbers))
             return gaussians.posterior_loc
 
-        for part in self.descend(self.encode(x), visit):
-            digest.update(np.ascontiguousarray(part))
+        def choose(parameters):
+            for part in parameters:
+                digest.update(np.ascontiguousarray(part))
+            rows, columns, _ = next(places)
+            return x[:, rows, columns]
+
+        places = self.hierarchy.likelihood.places()
+        self.values(self.descend(self.encode(x), visit), choose)
         return digest.hexdigest()[:16]
+
+
+def _specs(tensors):
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)

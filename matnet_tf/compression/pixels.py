@@ -29,16 +29,12 @@ def make_pixels(config: ModelConfig) -> BinaryPixels | LevelPixels:
     """The coder of a model's values.
 
     Raises:
-      ValueError: If p(x | z) is a density, or the local model makes values depend on each other.
+      ValueError: If p(x | z) is a density.
     """
     if config.likelihood == "normal":
         raise ValueError(
             "compression needs probabilities of images, and likelihood normal is a density; "
             "expected bernoulli, logistic or logistic_mixture"
-        )
-    if config.autoregressive:
-        raise ValueError(
-            "compression takes models without the local model; got one with autoregressive true"
         )
     if config.likelihood == "bernoulli":
         return BinaryPixels()

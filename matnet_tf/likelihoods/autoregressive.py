@@ -10,7 +10,10 @@ pixel it has a dependence of its own.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -191,21 +194,13 @@ class LocalAutoregression(Configured):
 
     def sample(
         self, context: tf.Tensor, seed: tf.Tensor, observed: ObservedPixels | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws images value by value.
-
-        Every layer is computed once for each of the `steps` of a position. The rows above enter by
-        one convolution per row, the columns before by one matrix product per position. The total
-        cost is that of as many parallel passes, in products that are one position wide.
+    ) -> tf.Tensor:
+        """Draws images [B, H, W, C] value by value; see `values_in_order`.
 
         Args:
           context: The result of `call`, plus the share of the known pixels, [B, H, W, n].
           seed: Batch seed, int32 [2], or one seed per image, [B, 2].
           observed: The known pixels of the B images, which are not drawn, or None.
-
-        Returns:
-          images: Images [B, H, W, C].
-          log_prob: Log-probability of the drawn values, [B], in nats.
         """
         height, width, _ = self.config.image_shape
         draws = self.observation.num_uniforms
@@ -218,7 +213,37 @@ class LocalAutoregression(Configured):
 
     @tf_function
     def _from_noise(self, context, noise, observed):
-        return IncrementalSampler(self, tf.cast(context, tf.float32), observed).run(noise)
+        def draw(y, x, parameters):
+            return self.observation.quantile(parameters, noise[y, x][:, None, None])
+
+        return self.values_in_order(context, draw, observed)
+
+    def values_in_order(
+        self,
+        context: tf.Tensor,
+        choose: Callable[[Any, Any, tf.Tensor], tf.Tensor],
+        observed: ObservedPixels | None = None,
+    ) -> tf.Tensor:
+        """Images [B, H, W, C] whose values are chosen in order, each given those before.
+
+        Every layer is computed once for each of the `steps` of a position. The rows above enter by
+        one convolution per row, the columns before by one matrix product per position. The total
+        cost is that of as many parallel passes, in products that are one position wide.
+
+        Args:
+          context: The result of `call`, plus the share of the known pixels, [B, H, W, n].
+          choose: Gives the values of a position, [B, 1, 1, C], from its row, its column and the
+            parameters there, [B, 1, 1, ...]; it is called in the order of `places`.
+          observed: The known pixels of the B images, which are not chosen, or None.
+        """
+        return IncrementalSampler(self, tf.cast(context, tf.float32), observed).run(choose)
+
+    def places(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Rows, columns and channels of the values that `values_in_order` chooses at once."""
+        height, width, channels = self.config.image_shape
+        each = [slice(None)] if self.steps == 1 else [slice(c, c + 1) for c in range(channels)]
+        for y, x, values in itertools.product(range(height), range(width), each):
+            yield slice(y, y + 1), slice(x, x + 1), values
 
     def compute_output_shape(self, h_td_shape):
         return (h_td_shape[0], *self.config.image_shape[:2], self.context.filters)
@@ -268,7 +293,7 @@ class Autoregressive(RowSeededDistribution):
         context, observed = tf.tile(self._context, [n, 1, 1, 1]), self._observed
         if observed is not None:
             observed = ObservedPixels(*(tf.tile(part, [n, 1, 1, 1]) for part in observed))
-        images, _ = self._layer.sample(context, tfp.random.sanitize_seed(seed), observed)
+        images = self._layer.sample(context, tfp.random.sanitize_seed(seed), observed)
         return tf.reshape(images, tf.concat([[n, -1], self._event_shape_tensor()], 0))
 
     def _mean(self):
@@ -276,4 +301,4 @@ class Autoregressive(RowSeededDistribution):
 
     def draw_rows(self, seed: tf.Tensor) -> tf.Tensor:
         """One image for each row's own seed, see `stateless_random.draw_rows`."""
-        return self._layer.sample(self._context, seed, self._observed)[0]
+        return self._layer.sample(self._context, seed, self._observed)

@@ -1,9 +1,10 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Draws images from the local autoregressive model position by position."""
+"""Walks over the values of images in the order of the local autoregressive model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +15,7 @@ __all__ = ["IncrementalSampler"]
 
 
 class IncrementalSampler:
-    """Draws a batch of images incrementally: layers keep the rows and columns they still read.
+    """Makes a batch of images incrementally: layers keep the rows and columns they still read.
 
     In all lists, entry l belongs to masked convolution l. Positions come before the batch, so that
     a position is one slice.
@@ -40,28 +41,31 @@ class IncrementalSampler:
         self.past = [tf.reshape(k, [-1, k.shape[-1]]) for k in past]
         self.here = [kernel[r, r] for kernel, r in zip(kernels, self.radii, strict=True)]
 
-    def run(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images [B, H, W, C] and their log-probabilities [B] from noise [H, W, B, draws]."""
-        height, width, batch = noise.shape[0], noise.shape[1], tf.shape(noise)[2]
+    def run(self, choose: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """Images [B, H, W, C], position by position.
+
+        Args:
+          choose: Gives the values of a position, [B, 1, 1, C], from its row, its column and the
+            parameters there, [B, 1, 1, ...]. It is called for each of the `steps` in turn.
+        """
+        height, width, _ = self.layer.config.image_shape
+        batch = tf.shape(self.shares[0])[2]
         rows = [
             tf.zeros([batch, r, width + 2 * r, n])
             for r, n in zip(self.radii, self.reads, strict=True)
         ]
-        images = tf.TensorArray(tf.float32, size=height)
 
-        def body(y, rows, images, log_prob):
-            rows, image_row, row_log_prob = self._row(y, rows, noise[y])
-            return y + 1, rows, images.write(y, image_row), log_prob + row_log_prob
+        def body(y, rows, images):
+            rows, image_row = self._row(y, rows, choose)
+            return y + 1, rows, images.write(y, image_row)
 
-        start = (0, rows, images, tf.zeros([batch]))
-        _, _, images, log_prob = tf.while_loop(
-            lambda y, *_: y < height, body, start, parallel_iterations=1
-        )
-        return tf.transpose(images.stack(), [2, 0, 1, 3]), log_prob
+        start = (0, rows, tf.TensorArray(tf.float32, size=height))
+        images = tf.while_loop(lambda y, *_: y < height, body, start, parallel_iterations=1)[-1]
+        return tf.transpose(images.stack(), [2, 0, 1, 3])
 
-    def _row(self, y, rows, noise):
-        """Draws row y from noise [W, B, draws]; every layer's window of rows moves down by one."""
-        width, batch = noise.shape[0], tf.shape(noise)[1]
+    def _row(self, y, rows, choose):
+        """The values of row y, [W, B, C]; every layer's window of rows moves down by one."""
+        width, batch = self.layer.config.image_shape[1], tf.shape(self.shares[0])[2]
         sums = [
             share[y] + self._above(row, kernel)
             for row, kernel, share in zip(rows, self.above, self.shares, strict=True)
@@ -70,20 +74,20 @@ class IncrementalSampler:
         read = [tf.TensorArray(tf.float32, size=width) for _ in self.reads]
         image_row = tf.TensorArray(tf.float32, size=width)
 
-        def body(x, columns, read, image_row, log_prob):
-            inputs, value, value_log_prob = self._position(y, x, sums, columns, noise[x])
+        def body(x, columns, read, image_row):
+            inputs, value = self._position(y, x, sums, columns, choose)
             columns = [
                 tf.concat([c, i[:, None]], 1)[:, 1:] for c, i in zip(columns, inputs, strict=True)
             ]
             read = [array.write(x, i) for array, i in zip(read, inputs, strict=True)]
-            return x + 1, columns, read, image_row.write(x, value), log_prob + value_log_prob
+            return x + 1, columns, read, image_row.write(x, value)
 
-        start = (0, columns, read, image_row, tf.zeros([batch]))
-        _, _, read, image_row, log_prob = tf.while_loop(
+        start = (0, columns, read, image_row)
+        _, _, read, image_row = tf.while_loop(
             lambda x, *_: x < width, body, start, parallel_iterations=1
         )
         rows = [self._moved(*row) for row in zip(rows, read, self.radii, strict=True)]
-        return rows, image_row.stack(), log_prob
+        return rows, image_row.stack()
 
     @staticmethod
     def _above(row, kernel):
@@ -98,15 +102,9 @@ class IncrementalSampler:
         new = tf.pad(tf.transpose(read.stack(), [1, 0, 2]), [[0, 0], [radius, radius], [0, 0]])
         return tf.concat([window, new[:, None]], 1)[:, 1:]
 
-    def _position(self, y, x, sums, columns, noise):
-        """Draws the values of a position from noise [B, draws].
-
-        Returns:
-          inputs: What every layer reads there, [B, filters] each.
-          value: The values, [B, C].
-          log_prob: Log-probability of the drawn values, [B].
-        """
-        batch, channels = tf.shape(noise)[0], self.reads[0]
+    def _position(self, y, x, sums, columns, choose):
+        """What every layer reads at a position, [B, filters] each, and its values, [B, C]."""
+        batch, channels = tf.shape(self.shares[0])[2], self.reads[0]
         sums = [
             s[x] + tf.reshape(c, [batch, -1]) @ kernel
             for s, c, kernel in zip(sums, columns, self.past, strict=True)
@@ -116,14 +114,11 @@ class IncrementalSampler:
         steps = self.layer.steps
         for step in range(steps):
             inputs, parameters = self._layers(observation.standardize(value), sums)
-            drawn = observation.quantile(parameters, noise[:, None, None])[:, 0, 0]
-            drawn = drawn if observed is None else observed.paste(drawn)
-            value = tf.where(tf.range(channels) * steps // channels == step, drawn, value)
+            chosen = choose(y, x, parameters)[:, 0, 0]
+            chosen = chosen if observed is None else observed.paste(chosen)
+            value = tf.where(tf.range(channels) * steps // channels == step, chosen, value)
         inputs[0] = observation.standardize(value)
-        log_probs = observation.log_probs(parameters, value[:, None, None])[:, 0, 0]
-        if observed is not None:
-            log_probs = tf.where(observed.mask > 0, 0.0, log_probs)
-        return inputs, value, tf.reduce_sum(log_probs, axis=-1)
+        return inputs, value
 
     def _layers(self, hidden, sums):
         """What every layer reads at a position, and the parameters [B, 1, 1, ...] that result.

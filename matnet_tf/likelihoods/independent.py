@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -111,6 +113,22 @@ class Likelihood(Configured):
 
     def call(self, h_td):
         return tf.reshape(self.head(h_td), [-1, *self._shape])
+
+    def values_in_order(
+        self, parameters: tf.Tensor, choose: Callable[[Any, Any, tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """Images [B, H, W, C] whose values are chosen, all at once, since none needs another.
+
+        Args:
+          parameters: The result of `call`.
+          choose: Gives values [B, H, W, C] from row 0, column 0 and the parameters; see
+            `LocalAutoregression.values_in_order`.
+        """
+        return choose(0, 0, parameters)
+
+    def places(self) -> Iterator[tuple[slice, slice, slice]]:
+        """Rows, columns and channels of the values that `values_in_order` chooses at once."""
+        yield slice(None), slice(None), slice(None)
 
     @property
     def filters_per_position(self) -> int:

@@ -191,7 +191,7 @@ def test_incremental_sampling_equals_whole_passes_with_the_same_noise(make):
     layer = make()
     height, width, channels = layer.config.image_shape
     context, seed = context_of(layer, 5), tf.constant([5, 6])
-    images, log_prob = layer.sample(context, seed)
+    images = layer.sample(context, seed)
     shape = [height, width, 5, layer.observation.num_uniforms]
     noise = tf.transpose(tf.random.stateless_uniform(shape, seed), [2, 0, 1, 3])
     x = np.zeros(images.shape, np.float32)
@@ -200,16 +200,15 @@ def test_incremental_sampling_equals_whole_passes_with_the_same_noise(make):
         values = slice(None) if layer.steps == 1 else step
         x[:, y, c, values] = drawn[:, y, c, values]
     np.testing.assert_allclose(images, x, atol=1e-6)
-    np.testing.assert_allclose(layer.distribution(context).log_prob(images), log_prob, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_graph_samples_the_same_images():
     layer, seed = made(), tf.constant([5, 6])
     context = context_of(layer, 5)
-    eager, _ = layer.sample(context, seed)
+    eager = layer.sample(context, seed)
     tf.config.run_functions_eagerly(False)
-    graph, _ = layer.sample(context, seed)
+    graph = layer.sample(context, seed)
     np.testing.assert_allclose(graph, eager, atol=1e-6)
 
 
