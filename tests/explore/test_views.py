@@ -23,6 +23,7 @@ from matnet_tf.explore.pictures import canvas_of, of_canvas
 from matnet_tf.explore.views import Views
 from matnet_tf.runs.workdir import read_experiment
 
+pytestmark = pytest.mark.slow
 OPTIONS = {"top_latents": 2, "top_units": 4}
 SCALES = (Scale(1, 4, 2, 2),)
 CONFIG = ModelConfig((8, 6, 1), SCALES, **OPTIONS)
