@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A canvas of the model's size, to draw on and to hide pixels of. Gradio calls this with `element`,
-// `props`, `watch` and `trigger`. Its value is { image, hidden }, see pictures.py.
+// `props` and `watch`. Its value is { image, hidden }, see pictures.py.
 
 const canvas = element.querySelector("canvas");
 const cursor = element.querySelector(".cursor");
@@ -43,8 +43,7 @@ function send() {
   hidden.forEach((value, i) => mask.data.fill(value ? 255 : 0, 4 * i, 4 * i + 3));
   const value = { image: url(pixels), hidden: url(mask) };
   sent = JSON.stringify(value);
-  props.value = value;
-  trigger("change");
+  props.value = value; // Gradio tells of the change.
 }
 
 async function data(address) {

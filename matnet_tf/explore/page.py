@@ -79,7 +79,7 @@ def _unconditional(page: gr.Blocks, views: Views, image: gr.HTML) -> None:
             )
             # Only the open tab follows the image.
             gr.on(
-                [page.load if name == "Levels" else image.change, image.change],
+                [image.change, *([page.load] if name == "Levels" else [])],
                 _if_open(name, answer),
                 [open_tab, *inputs],
                 shown,

@@ -207,12 +207,12 @@ def _table(
         if others:
             place = f"{np.mean(others[name] < value):.0%}"
         rows.append(f"<tr><th>{html.escape(name)}</th><td>{value:.2f}</td><td>{place}</td></tr>")
-    compared = f"of {source}" if others else "not compared yet"
+    compared = f"({source}) have lower values" if others else "are below it: not compared yet"
     what = (
         f"log p(x) is the importance-weighted bound with K = {num_samples}, in nats; in L>k the k "
         f"lowest levels are drawn from the prior. A high log p - L>k says that the model needs its "
-        f"lowest levels to explain the image, as for outliers. The last column is the share of "
-        f"lower values ({compared})."
+        f"lowest levels to explain the image, as for outliers. The last column says how many of "
+        f"the test images {compared}."
     )
     head = "<tr><th>score</th><th>this image</th><th>test images below</th></tr>"
     return (

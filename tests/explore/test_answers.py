@@ -9,6 +9,7 @@ from matnet_tf import MatNet, ModelConfig, Scale
 from matnet_tf.evaluation.scores import image_scores
 from matnet_tf.explore.answers import Answers
 
+pytestmark = pytest.mark.slow
 CONFIG = ModelConfig(
     (8, 8, 1),
     (Scale(1, 4, 2, 2), Scale(4, 3, 2, 1)),

@@ -160,7 +160,7 @@ def test_the_other_tabs_answer_when_they_are_opened(page):
     page.get_by_role("tab", name="Score").click()
     figure(page).get_by_text("log p(x) is the importance-weighted bound with K = 10").wait_for()
     page.get_by_role("button", name="Compare with 12 of 297 test images of digits").click()
-    figure(page).get_by_text("lower values (of 12 of 297 test images of digits)").wait_for()
+    figure(page).get_by_text("(12 of 297 test images of digits) have lower values").wait_for()
     row = page.get_by_role("row", name="log_p ").first.inner_text().split()
     assert -100 < float(row[1]) < 0 and re.fullmatch(r"\d+%", row[2])
 

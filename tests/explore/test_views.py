@@ -23,6 +23,7 @@ from matnet_tf.explore.pictures import canvas_of, of_canvas
 from matnet_tf.explore.views import Views
 from matnet_tf.runs.workdir import read_experiment
 
+pytestmark = pytest.mark.slow
 OPTIONS = {"top_latents": 2, "top_units": 4}
 SCALES = (Scale(1, 4, 2, 2),)
 CONFIG = ModelConfig((8, 6, 1), SCALES, **OPTIONS)
@@ -98,7 +99,7 @@ def test_scores_say_where_the_image_stands_among_the_test_images(views):
         column = np.array([float(one[html.unescape(name)][0]) for one in scores])
         np.testing.assert_allclose(float(value), column[1], atol=0.006)
         assert int(share) == round(100 * np.mean(column < column[1] - 1e-9)), name
-    assert "of 3 of 9 test images of dots" in caption(table)
+    assert "(3 of 9 test images of dots) have lower values" in caption(table)
     assert len(list(views.compare(views.example(0)))) == 1, "they are scored once"
 
 
