@@ -107,8 +107,7 @@ def _levels(views: Views, image: gr.HTML) -> Part:
 
 def _between(views: Views, image: gr.HTML) -> Part:
     names = list(views.model.config.level_names)
-    with gr.Accordion("The second image", open=True):
-        second = _canvas(views, "The second image", 1)
+    second = _canvas(views, "The second image", 1)
     levels = gr.CheckboxGroup(names, value=names, label="Levels that are mixed, top first")
     seed = gr.Number(**_SEED)
     events = [second.change, levels.change, seed.change]

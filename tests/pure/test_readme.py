@@ -41,7 +41,7 @@ def test_commands_use_flags_of_their_programs(path):
     dotted = {flag for span in spans for flag in re.findall(FLAG, span) if "." in flag}
     assert {flag for flag in dotted if not flag.endswith(".")} <= known
     named = set(re.findall(r"--preset=(\w+)", prose + shell)) - {"NAME"}
-    assert named <= set(presets.names())
+    assert named <= {*presets.names(), *presets.ALIASES}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
     assert set(re.findall(r"^make (\w+)", "\n".join([shell, *spans]), re.MULTILINE)) <= targets
