@@ -55,10 +55,19 @@ def compress(
     *RUN,
     Flag("file", "file of matnet compress"),
     Flag("output", "folder for the PNG files; files that exist are not replaced"),
+    Flag(
+        "known",
+        "for a conditional model: folder of pictures of the same names, whose known pixels count; "
+        "empty is the split that the file was made from",
+        "",
+    ),
+    DATA_DIR,
     JSON,
 )
-def decompress(workdir: str, file: str, output: str, json: bool) -> int:
+def decompress(workdir: str, file: str, output: str, known: str, data_dir: str, json: bool) -> int:
     """Decompresses a file of `matnet compress` to PNG files.
+
+    A file of a conditional model has the hidden pixels only; those that are known are given again.
 
     Exit status: 0 when all images are written; 1 if blocks are damaged, which stderr and the record
     name; 2 after an error, and then nothing is written.
@@ -66,6 +75,6 @@ def decompress(workdir: str, file: str, output: str, json: bool) -> int:
     with importing():
         from matnet_tf.compression import decompress as decompression
 
-    record = decompression.decompress(workdir, file, output)
+    record = decompression.decompress(workdir, file, output, known, data_dir)
     report(record, json, sentences.of_decompression)
     return 1 if record["damaged"] else 0

@@ -10,6 +10,7 @@ opposite order, and gives back the bits that the latents were decoded from.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from constriction import stream
 
 from matnet_tf.compression.first_images import pack, unpack
 from matnet_tf.compression.latents import LatentCoder, suitable_steps
+from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.compression.networks import Gaussians, Networks
 from matnet_tf.compression.pixels import make_pixels
 from matnet_tf.config import ModelConfig
@@ -36,13 +38,8 @@ def check_codable(config: ModelConfig) -> None:
     """Refuses models whose images cannot be coded.
 
     Raises:
-      ValueError: If the model is conditional or has a mixture prior, or its p(x | z) is a density.
+      ValueError: If the model has a mixture prior, or its p(x | z) is a density.
     """
-    if config.conditional_stages:
-        raise ValueError(
-            f"compression needs a model of whole images; got a conditional one "
-            f"(conditional_stages {config.conditional_stages})"
-        )
     if config.mixture_components:
         raise ValueError(
             f"compression takes models with Gaussian priors; got a mixture prior "
@@ -76,11 +73,11 @@ class Codec:
         self._channels = [shape[-1] for shape in hierarchy.latent_shapes]
         self._batch_size = batch_size
 
-    def suitable_steps(self, images: np.ndarray, bins: float = 2.0, seed: int = 0) -> list:
+    def suitable_steps(self, masked: MaskedImages, bins: float = 2.0, seed: int = 0) -> list:
         """Chooses the steps of the latents, see `latents.suitable_steps`.
 
         Args:
-          images: Typical images, uint8 [N, H, W, C].
+          masked: Typical images.
           bins: Steps in a posterior's deviation.
           seed: Seed of the draws from the posteriors.
         """
@@ -91,56 +88,55 @@ class Codec:
             noise = random.standard_normal(gaussians.prior_loc.shape).astype(np.float32)
             return gaussians.posterior_loc + gaussians.posterior_scale * noise
 
-        for start in range(0, len(images), self._batch_size):
-            part = images[start : start + self._batch_size]
+        for part in masked.batches(self._batch_size):
             self.networks.descend(self._encoding(part), visit)
         merged = [Gaussians(*map(np.concatenate, zip(*each, strict=True))) for each in visited]
         return suitable_steps(merged, self._channels, bins)
 
     def encode(
-        self, images: np.ndarray, steps: list, done: Callable[[int], None] = lambda count: None
+        self, masked: MaskedImages, steps: list, done: Callable[[int], None] = lambda count: None
     ) -> bytes:
         """Codes a block of images.
 
         Args:
-          images: uint8 [N, H, W, C], values 0 and 1 or 8-bit levels as the likelihood has them.
+          masked: The images.
           steps: Of `suitable_steps`.
           done: Told the number of images of each finished batch.
 
         Raises:
           ValueError: If the networks compute something that is not finite.
         """
-        needed = self._bytes_to_begin(images[-self._batch_size :], steps)
+        needed = self._bytes_to_begin(masked[-self._batch_size :], steps)
         while True:
-            count, first = self._first_images(images, needed)
-            coded = self._push_all(images[: len(images) - count], first, steps, done)
+            count, first = self._first_images(masked, needed)
+            coded = self._push_all(masked[: len(masked) - count], first, steps, done)
             if coded is not None:
                 done(count)
                 return _HEAD.pack(count, len(first)) + coded
             needed = int(1.05 * len(first)) + 4
 
-    def bits(self, images: np.ndarray, steps: list) -> float:
+    def bits(self, masked: MaskedImages, steps: list) -> float:
         """Bits that images take on a stack that has enough of them, so without first images."""
         words = np.random.RandomState(0).randint(0, 2**32, _PLENTY, np.uint32)
         stack, total = stream.stack.AnsCoder(words, seal=True), 0
-        for start in range(0, len(images), self._batch_size):
+        for part in masked.batches(self._batch_size):
             before = stack.num_valid_bits()
-            self._push(stack, images[start : start + self._batch_size], steps)
+            self._push(stack, part, steps)
             total += stack.num_valid_bits() - before
         return total
 
     def decode(
         self,
         data: bytes,
-        count: int,
+        known: MaskedImages,
         steps: list,
         done: Callable[[int], None] = lambda count: None,
     ) -> np.ndarray:
-        """Returns the N images of a block that `encode` coded with the same steps.
+        """Returns the images of a block, uint8 [N, H, W, C].
 
         Args:
           data: The block.
-          count: N.
+          known: What the decoder has of the N images: `MaskedImages.known` of the encoder's.
           steps: Of the encoder.
           done: Told the number of images of each finished batch.
 
@@ -153,35 +149,34 @@ class Codec:
         first, length = _HEAD.unpack_from(data)
         if [len(level) for level in steps] != self._channels:
             raise ValueError("its steps are those of another model")
-        if first > count or length > len(data):
+        if first > len(known) or length > len(data):
             raise ValueError(f"it promises {first} first images in {length} bytes")
-        stack = _stack(data[_HEAD.size :])
-        images = np.empty((count, *self.shape), np.uint8)
-        for start in range(0, count - first, self._batch_size):
-            stop = min(start + self._batch_size, count - first)
-            images[start:stop] = self._pop(stack, stop - start, steps)
+        stack, images = _stack(data[_HEAD.size :]), known.images.copy()
+        begin = len(known) - first
+        for start in range(0, begin, self._batch_size):
+            stop = min(start + self._batch_size, begin)
+            images[start:stop] = self._pop(stack, known[start:stop], steps)
             done(stop - start)
         rest = stack.get_compressed(unseal=True).astype("<u4").tobytes()[:length]
-        images[count - first :] = unpack(rest, first, self.shape, self.pixels.largest)
+        images[begin:] |= unpack(rest, first, self.shape, self.pixels.largest)
         done(first)
         return images
 
-    def _first_images(self, images, needed):
+    def _first_images(self, masked, needed):
         """How many of the last images take at least the needed number of bytes, and their code."""
-        count = 0
+        count, hidden = 0, masked.hidden_values()
         while True:
-            first = pack(images[len(images) - count :], self.pixels.largest)
-            if len(first) >= needed or count == len(images):
+            first = pack(hidden[len(hidden) - count :], self.pixels.largest)
+            if len(first) >= needed or count == len(hidden):
                 return count, first
             more = max(1, count * (needed - len(first)) // max(1, len(first)))
-            count = min(len(images), count + more)
+            count = min(len(hidden), count + more)
 
-    def _push_all(self, images, first, steps, done):
+    def _push_all(self, masked, first, steps, done):
         """The stack as bytes, or None if it ran out."""
         stack = _stack(first + bytes(-len(first) % 4), seal=True)
         finished = 0
-        for start in reversed(range(0, len(images), self._batch_size)):
-            part = images[start : start + self._batch_size]
+        for part in reversed(masked.batches(self._batch_size)):
             if not self._push(stack, part, steps):
                 done(-finished)
                 return None
@@ -189,98 +184,114 @@ class Codec:
             done(len(part))
         return stack.get_compressed().astype("<u4").tobytes()
 
-    def _push(self, stack, images, steps) -> bool:
+    def _push(self, stack, masked, steps) -> bool:
         """Puts a batch on the stack; False if the stack ran out."""
         levels, ran_out = [], False
 
         def visit(index, gaussians):
             nonlocal ran_out
-            coder = LatentCoder(steps[index], gaussians, len(images))
+            coder = LatentCoder(steps[index], gaussians, len(masked))
             numbers = coder.pop_posterior(stack)
             ran_out = ran_out or stack.num_words() <= _EMPTY
             levels.append((coder, numbers))
             return coder.latents(numbers)
 
-        context = self.networks.descend(self._encoding(images), visit)
+        context = self.networks.descend(self._encoding(masked), visit)
         if ran_out:
             return False
-        for parameters, values in reversed(self._steps(context, images)):
+        for parameters, values in reversed(self._found(context, masked)):
             self.pixels.push(stack, parameters, values)
         for coder, numbers in reversed(levels):
             coder.push_prior(stack, numbers)
         return True
 
-    def _steps(self, context, images) -> list:
-        """Parameters and values of every place of known images, in order."""
-        found, padded = [], self._padded(images)
+    def _found(self, context, masked) -> list:
+        """Parameters and values of every place of images, in order."""
+        images, hidden = self._padded(masked)
+        found = []
 
-        def choose(parameters, place):
-            rows, columns, channels = place
-            found.append((parameters, padded[: len(images), rows, columns, channels]))
-            return padded[:, rows, columns]
+        def choose(parameters, place, seen):
+            found.append((parameters, images[place][seen]))
 
-        self._walk(context, len(images), choose)
+        self._walk(context, images, hidden, choose)
         return found
 
-    def _pop(self, stack, count, steps) -> np.ndarray:
+    def _pop(self, stack, known, steps) -> np.ndarray:
         """Takes a batch from the stack."""
         latents, levels = [], []
 
         def from_prior(index, gaussians):
-            coder = LatentCoder(steps[index], gaussians, count)
+            coder = LatentCoder(steps[index], gaussians, len(known))
             latents.append(coder.pop_prior(stack))
             return coder.latents(latents[-1])
 
-        def known(index, gaussians):
-            coder = LatentCoder(steps[index], gaussians, count)
+        def given(index, gaussians):
+            coder = LatentCoder(steps[index], gaussians, len(known))
             levels.append((coder, latents[index]))
             return coder.latents(latents[index])
 
-        images = self._padded(np.empty((0, *self.shape), np.uint8))
+        images, hidden = self._padded(known)
 
-        def choose(parameters, place):
-            rows, columns, channels = place
-            images[:count, rows, columns, channels] = self.pixels.pop(stack, parameters)
-            return images[:, rows, columns]
+        def choose(parameters, place, seen):
+            images[place][seen] = self.pixels.pop(stack, parameters)
 
-        self._walk(self.networks.descend(self.networks.nothing, from_prior), count, choose)
-        images = images[:count]
-        self.networks.descend(self._encoding(images), known)
+        encoding = self.networks.encode_known(self._scaled(images), hidden)
+        self._walk(self.networks.descend(encoding, from_prior), images, hidden, choose)
+        decoded = dataclasses.replace(known, images=images[: len(known)])
+        self.networks.descend(self._encoding(decoded), given)
         for coder, numbers in reversed(levels):
             coder.push_posterior(stack, numbers)
-        return images
+        return decoded.images
 
-    def _walk(self, context, count, choose) -> None:
-        """Calls `choose` with the parameters and the place of all values, uint8, in order."""
+    def _walk(self, context, images, hidden, choose) -> None:
+        """Goes through the hidden values of a batch in order.
+
+        Args:
+          context: Of `Networks.descend`.
+          images: uint8 [B, H, W, C], to which `choose` may write.
+          hidden: bool [B, H, W].
+          choose: Called with the parameters of the hidden values of a place, [n, c, ...] each; an
+            index of `images`, which gives the place; and an index of what is hidden there.
+        """
         places = iter(self._places)
 
         def visit(parameters):
-            place = next(places)
-            parameters = [part[:count, :, :, place[2]] for part in parameters]
+            rows, columns, channels = next(places)
+            seen = hidden[:, rows, columns]
+            parameters = [part[seen][:, channels] for part in parameters]
             if not all(np.isfinite(part).all() for part in parameters):
                 raise ValueError("the networks compute values that are not finite")
-            return choose(parameters, place) / np.float32(self.pixels.largest)
+            if len(parameters[0]):
+                choose(parameters, np.s_[:, rows, columns, channels], seen)
+            return self._scaled(images[:, rows, columns])
 
         self.networks.values(context, visit)
 
-    def _bytes_to_begin(self, images, steps) -> int:
+    def _bytes_to_begin(self, masked, steps) -> int:
         """About how many bytes the latents of a batch take from the stack."""
         bits = [32.0 * _EMPTY]
 
         def visit(index, gaussians):
-            bits.append(LatentCoder(steps[index], gaussians, len(images)).entropy_bits())
+            bits.append(LatentCoder(steps[index], gaussians, len(masked)).entropy_bits())
             return gaussians.posterior_loc
 
-        self.networks.descend(self._encoding(images), visit)
+        self.networks.descend(self._encoding(masked), visit)
         return int(sum(bits) / 8)
 
-    def _encoding(self, images):
-        return self.networks.encode(self._padded(images) / np.float32(self.pixels.largest))
+    def _encoding(self, masked):
+        images, hidden = self._padded(masked)
+        return self.networks.encode(self._scaled(images), hidden)
 
-    def _padded(self, images):
-        padded = np.zeros((self._batch_size, *self.shape), np.uint8)
-        padded[: len(images)] = images
-        return padded
+    def _scaled(self, images):
+        return images / np.float32(self.pixels.largest)
+
+    def _padded(self, masked) -> tuple[np.ndarray, np.ndarray]:
+        """The images with empty ones that fill the batch, in which nothing is hidden."""
+        images = np.zeros((self._batch_size, *self.shape), np.uint8)
+        hidden = np.zeros((self._batch_size, *self.shape[:2]), bool)
+        images[: len(masked)] = masked.images
+        hidden[: len(masked)] = masked.hidden
+        return images, hidden
 
 
 def _stack(data: bytes, seal: bool = False) -> stream.stack.AnsCoder:

@@ -55,5 +55,5 @@ def add_coded_rate(
     codec = Codec(load_run(workdir, config.weights).model.hierarchy, _BATCH)
     images = whole_numbers(split, codec.pixels.largest, chosen_images(config, split.num_images))
     bits = codec.bits(images, codec.suitable_steps(images[:TYPICAL]))
-    changed = record | {"coded_bits_per_dim": bits / images.size}
+    changed = record | {"coded_bits_per_dim": bits / images.dims}
     return change_record(pathlib.Path(workdir), changed)

@@ -18,6 +18,7 @@ from matnet_tf.compression import pictures
 from matnet_tf.compression.codec import TYPICAL, Codec, check_codable, first_images
 from matnet_tf.compression.container import Block, Header, write_container
 from matnet_tf.compression.decompress import decoded, set_threads, versions
+from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.config import CompressConfig
 from matnet_tf.files import write_whole
 from matnet_tf.progress import image_progress
@@ -54,24 +55,26 @@ def compress(
     """
     if pathlib.Path(output).exists():
         raise ValueError(f"{output} exists already: give another --output, or remove it")
-    codec, loaded, values, names = _prepared(workdir, config, images, data_dir)
+    codec, loaded, masked, names = _prepared(workdir, config, images, data_dir)
     started = time.monotonic()
-    steps = codec.suitable_steps(values[:TYPICAL], config.bins)
-    parts = [values[start : start + config.block] for start in range(0, len(values), config.block)]
-    with image_progress("compress", len(values)) as progress:
+    steps = codec.suitable_steps(masked[:TYPICAL], config.bins)
+    parts = masked.batches(config.block)
+    with image_progress("compress", len(masked)) as progress:
         blocks = [codec.encode(part, steps, progress.update) for part in parts]
     encoded = time.monotonic()
     table = [
-        Block(len(part), len(block), zlib.crc32(block), zlib.crc32(part))
+        Block(len(part), len(block), zlib.crc32(block), zlib.crc32(part.images))
         for part, block in zip(parts, blocks, strict=True)
     ]
     if config.verify:
-        _verify(codec, table, blocks, steps)
+        _verify(codec, table, blocks, steps, parts)
     verified = time.monotonic() if config.verify else encoded
-    data = write_container(_header(workdir, codec, loaded, config, table, names, steps), blocks)
+    given = {"known": masked.digest(), "split": "" if images else config.split}
+    given |= {"names": names, "blocks": table, "steps": steps}
+    data = write_container(_header(workdir, codec, loaded, config, given), blocks)
     write_whole({pathlib.Path(output): data})
     seconds = (encoded - started, verified - encoded)
-    return {"output": str(output)} | _record(codec, values, blocks, len(data), *seconds)
+    return {"output": str(output)} | _record(codec, masked, blocks, len(data), *seconds)
 
 
 def estimate(
@@ -81,94 +84,95 @@ def estimate(
     data_dir: str = "",
 ) -> dict[str, Any]:
     """Measures the rate on at most 128 of the images, and writes nothing; see `compress`."""
-    codec, _, values, _ = _prepared(workdir, config, images, data_dir)
-    sample = values[np.linspace(0, len(values) - 1, min(TYPICAL, len(values))).astype(int)]
+    codec, _, masked, _ = _prepared(workdir, config, images, data_dir)
+    sample = masked[np.linspace(0, len(masked) - 1, min(TYPICAL, len(masked))).astype(int)]
     steps = codec.suitable_steps(sample, config.bins)
-    rate = codec.bits(sample, steps) / sample.size
+    rate = codec.bits(sample, steps) / sample.dims
     return {
-        "images": len(values),
+        "images": len(masked),
         "sampled": len(sample),
         "bits_per_dim": rate,
-        "bytes": math.ceil(rate * values.size / 8),
-        "others": _others(values, codec),
+        "bytes": math.ceil(rate * masked.dims / 8),
+        "others": _others(masked, codec),
     }
 
 
 # Before the work.
 
 
-def _prepared(workdir, config, images, data_dir) -> tuple[Codec, LoadedRun, np.ndarray, list[str]]:
+def _prepared(
+    workdir, config, images, data_dir
+) -> tuple[Codec, LoadedRun, MaskedImages, list[str]]:
     experiment = read_experiment(workdir, data_dir)
     check_codable(experiment.model)
     set_threads(config.threads)
     largest = 1 if experiment.model.likelihood == "bernoulli" else 255
     if images:
         values, names = pictures.from_files(images, experiment.model.image_shape, largest)
+        masked = pictures.masked(values, experiment.data)
     else:
-        values, names = pictures.from_split(
+        masked, names = pictures.from_split(
             experiment.model, experiment.data, config.split, largest
         )
-    if config.num_images > len(values):
+    if config.num_images > len(masked):
         raise ValueError(
-            f"CompressConfig.num_images must be at most {len(values)}, the number of images; got "
+            f"CompressConfig.num_images must be at most {len(masked)}, the number of images; got "
             f"{config.num_images}"
         )
-    count = config.num_images or len(values)
+    count = config.num_images or len(masked)
     loaded = load_run(workdir, config.weights)
     codec = Codec(loaded.model.hierarchy, config.batch_size)
-    return codec, loaded, values[:count], names[:count]
+    return codec, loaded, masked[:count], names[:count]
 
 
 # The work.
 
 
-def _verify(codec: Codec, table, blocks, steps) -> None:
+def _verify(codec: Codec, table, blocks, steps, parts) -> None:
     total = sum(block.images for block in table)
     with image_progress("verify", total) as progress:
-        for block, data in zip(table, blocks, strict=True):
-            if decoded(codec, block, data, steps, progress.update) is None:
+        for block, data, part in zip(table, blocks, parts, strict=True):
+            if decoded(codec, block, data, steps, part.known(), progress.update) is None:
                 raise ValueError(
                     "the images did not come back bit for bit: the networks do not compute the "
                     "same twice here; try --threads=1. Nothing was written"
                 )
 
 
-def _header(workdir, codec: Codec, loaded: LoadedRun, config, table, names, steps) -> Header:
+def _header(workdir, codec: Codec, loaded: LoadedRun, config, given) -> Header:
     return Header(
         image_shape=codec.shape,
-        names=names,
-        blocks=table,
-        steps=steps,
         batch_size=config.batch_size,
         threads=config.threads,
         source=f"step {loaded.step} of {pathlib.Path(workdir).name}",
         model=model_digest(loaded.model),
         fingerprint=codec.networks.fingerprint(),
         versions=versions(),
+        **given,
     )
 
 
-def _record(codec, values, blocks, length, encoding, verifying) -> dict[str, Any]:
+def _record(codec, masked, blocks, length, encoding, verifying) -> dict[str, Any]:
     """Sizes and rates; a verification that did not take place took no time."""
-    count, first = len(values), [first_images(block) for block in blocks]
+    count, first = len(masked), [first_images(block) for block in blocks]
     return {
         "images": count,
         "bytes": length,
-        "bits_per_dim": 8 * length / values.size,
+        "bits_per_dim": 8 * length / masked.dims,
         "header_bytes": length - sum(map(len, blocks)),
         "first_images": sum(images for images, _ in first),
         "first_bytes": sum(size for _, size in first),
         "blocks": len(blocks),
         "images_per_second": count / encoding,
         "verified_images_per_second": count / verifying if verifying else None,
-        "others": _others(values, codec),
+        "others": _others(masked, codec),
     }
 
 
-def _others(values: np.ndarray, codec: Codec) -> dict[str, float]:
-    """Bits per dimension of other formats, on the first images."""
-    if values.shape[-1] not in (1, 3):
+def _others(masked: MaskedImages, codec: Codec) -> dict[str, float]:
+    """Bits per dimension of other formats, on the first images; they know no known pixels."""
+    part = masked.images[:_COMPARED]
+    if part.shape[-1] not in (1, 3) or masked.dims < masked.images.size:
         return {}
-    part = values[:_COMPARED]
     sizes = pictures.other_sizes(part, codec.pixels.largest)
     return {name: 8 * size / part.size for name, size in sizes.items()}

@@ -67,6 +67,8 @@ class Header:
       steps: Exponents of the latents' steps, for each channel of each level.
       batch_size: Images that the networks saw at once.
       threads: Threads of one operation of TensorFlow.
+      known: Digest of the known pixels, which a decoder must be given; "" if there are none.
+      split: Split of the run's data that the images are; "" for picture files.
       source: Where the model came from, in words.
       model: Digest of the model's config and weights.
       fingerprint: Digest of what its networks compute for a probe.
@@ -82,6 +84,8 @@ class Header:
     steps: Sequence[Sequence[int]]
     batch_size: int
     threads: int
+    known: str
+    split: str
     source: str
     model: str
     fingerprint: str
@@ -96,8 +100,9 @@ class Header:
         require(bool(self.steps) and all(_are_steps(level) for level in self.steps), "steps")
         require(_is_count(self.batch_size, 2**16), "batch_size")
         require(_is_count(self.threads, 2**10), "threads")
-        texts = [self.source, self.model, self.fingerprint, *self.versions.values()]
+        texts = [self.source, self.model, self.fingerprint, self.known, *self.versions.values()]
         require(all(isinstance(text, str) for text in texts), "a text")
+        require(self.split in ("", "train", "validation", "test"), "split")
         for name in self.names:
             require(_is_plain_name(name), f"the file name {name!r:.80}")
         require(len(set(self.names)) == count, "a file name twice")

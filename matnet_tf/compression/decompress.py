@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import sys
@@ -20,16 +21,22 @@ import tensorflow as tf
 from matnet_tf.compression import pictures
 from matnet_tf.compression.codec import Codec, check_codable
 from matnet_tf.compression.container import Block, Header, read_container
+from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.files import folder_for_work, write_whole
 from matnet_tf.progress import image_progress
 from matnet_tf.runs.models import load_run, model_digest
+from matnet_tf.runs.workdir import read_experiment
 from matnet_tf.version import __version__
 
 __all__ = ["decoded", "decompress", "set_threads", "versions"]
 
 
 def decompress(
-    workdir: str | os.PathLike, file: str | os.PathLike, output: str | os.PathLike
+    workdir: str | os.PathLike,
+    file: str | os.PathLike,
+    output: str | os.PathLike,
+    known: str | os.PathLike = "",
+    data_dir: str = "",
 ) -> dict[str, Any]:
     """Writes the images of a file as PNG files; a damaged block costs its own images only.
 
@@ -37,28 +44,28 @@ def decompress(
       workdir: The work directory that the file was made with.
       file: A file of `compress`.
       output: Folder to write to. Files are not replaced.
+      known: For a conditional model, a folder of pictures with the names of the file's images,
+        whose known pixels count; "" for the split that the file was made from.
+      data_dir: Where the data set lies now; "" is where it lay in training.
 
     Returns:
       A record: `images` written, and `damaged`, which names each block that was not.
 
     Raises:
-      ValueError: If the file is not whole enough, was made with another model, or the networks
-        compute something else here; then nothing is written.
+      ValueError: If the file is not whole enough, was made with another model or other known
+        pixels, or the networks compute something else here; then nothing is written.
       OSError: If files cannot be read or written.
     """
-    try:
-        header, blocks = read_container(pathlib.Path(file).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be decompressed: {error}") from None
+    header, blocks = _read(file)
     folder = pathlib.Path(output)
     _check_output(folder, header.names)
     codec = _codec_for(workdir, header, file)
-    started, damaged, position, done = time.monotonic(), [], 0, 0
+    pixels = _known_pixels(workdir, header, file, known, data_dir)
+    started, damaged, done = time.monotonic(), [], 0
+    parts = zip(blocks, *_by_block(header, pixels), strict=True)
     with folder_for_work(folder), image_progress("decompress", len(header.names)) as progress:
-        for number, (block, data) in enumerate(zip(header.blocks, blocks, strict=True), 1):
-            names = header.names[position : position + block.images]
-            position += block.images
-            values = decoded(codec, block, data, header.steps, progress.update)
+        for number, (data, block, names, own) in enumerate(parts, 1):
+            values = decoded(codec, block, data, header.steps, own, progress.update)
             if values is None:
                 damaged.append(f"block {number} of {len(blocks)}: {names[0]} to {names[-1]}")
                 progress.write(f"decompress: damaged and lost: {damaged[-1]}", file=sys.stderr)
@@ -66,9 +73,23 @@ def decompress(
             files = (pictures.to_png(x, codec.pixels.largest) for x in values)
             write_whole({folder / n: f for n, f in zip(names, files, strict=True)})
             done += block.images
-    seconds = time.monotonic() - started
-    rate = {"images": done, "of": position, "images_per_second": done / seconds}
-    return {"output": str(output), **rate, "damaged": damaged}
+    rate = {"of": len(header.names), "images_per_second": done / (time.monotonic() - started)}
+    return {"output": str(output), "images": done, **rate, "damaged": damaged}
+
+
+def _read(file) -> tuple[Header, list[bytes | None]]:
+    try:
+        return read_container(pathlib.Path(file).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be decompressed: {error}") from None
+
+
+def _by_block(header: Header, pixels: MaskedImages) -> tuple[list, list, list]:
+    """The blocks of the table, with the names and the known pixels of the images of each."""
+    ends = list(itertools.accumulate(block.images for block in header.blocks))
+    spans = [slice(*pair) for pair in zip([0, *ends], ends, strict=False)]
+    names, known = ([column[span] for span in spans] for column in (header.names, pixels))
+    return list(header.blocks), names, known
 
 
 def set_threads(threads: int) -> None:
@@ -104,6 +125,37 @@ def _codec_for(workdir, header: Header, file) -> Codec:
     return codec
 
 
+def _known_pixels(workdir, header: Header, file, known, data_dir) -> MaskedImages:
+    """What a decoder is given of the images: nothing, or the known pixels of a conditional model.
+
+    Raises:
+      ValueError: If they are not those that the file was made with.
+    """
+    shape, count = header.image_shape, len(header.names)
+    if not header.known:
+        if known:
+            raise ValueError(f"{file} has whole images, which need no known pixels: omit --known")
+        return MaskedImages.all_hidden(np.zeros((count, *shape), np.uint8))
+    if not known and not header.split:
+        raise ValueError(
+            f"{file} has the hidden pixels of picture files: --known must give the rest"
+        )
+    run = read_experiment(workdir, data_dir)
+    largest = 1 if run.model.likelihood == "bernoulli" else 255
+    if known:
+        paths = [pathlib.Path(known) / name for name in header.names]
+        values, _ = pictures.from_files(paths, shape, largest)
+        found = pictures.masked(values, run.data, header.split or "test")
+    else:
+        found = pictures.from_split(run.model, run.data, header.split, largest)[0][:count]
+    if found.digest() != header.known:
+        raise ValueError(
+            f"{file} was made with other known pixels than those of "
+            f"{known or f'the {header.split} split of {run.data.name}'}"
+        )
+    return found.known()
+
+
 def _check_output(folder: pathlib.Path, names: Sequence[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the output must be a folder; got the file {folder}")
@@ -119,13 +171,18 @@ def versions() -> dict[str, str]:
 
 
 def decoded(
-    codec: Codec, block: Block, data: bytes | None, steps, done: Callable[[int], None]
+    codec: Codec,
+    block: Block,
+    data: bytes | None,
+    steps: list,
+    known: MaskedImages,
+    done: Callable[[int], None],
 ) -> np.ndarray | None:
     """The images of a block, or None if they are not those that were coded."""
     if data is None:
         return None
     try:
-        values = codec.decode(data, block.images, steps, done)
+        values = codec.decode(data, known, steps, done)
     except ValueError:
         return None
     return values if zlib.crc32(values) == block.pixels else None

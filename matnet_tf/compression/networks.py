@@ -4,8 +4,9 @@
 
 Batches have one shape, which is filled with empty images if necessary, and both directions call the
 same three graphs. A decoder does not know the image on its way down, so it goes down with an empty
-encoding: the priors do not depend on it. The local model computes each value's parameters from the
-values before it in both directions, as sampling does, though an encoder knows them all.
+encoding, or that of the known pixels: the priors do not depend on the others. The local model
+computes each value's parameters from the values before it in both directions, as sampling does,
+though an encoder knows them all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from matnet_tf.distributions.stateless_random import seed_tensor
+from matnet_tf.model.conditional_hierarchy import ConditionalEncoding
 from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.model.networks import Encoding
 from matnet_tf.tracing import tf_function
@@ -38,40 +40,59 @@ class Networks:
     """Runs a hierarchy's networks in batches of one shape.
 
     Args:
-      hierarchy: An unconditional hierarchy with Gaussian priors.
+      hierarchy: A hierarchy with Gaussian priors.
       batch_size: B.
     """
 
     def __init__(self, hierarchy: Hierarchy, batch_size: int):
         self.hierarchy = hierarchy
         self.batch_size = batch_size
-        shape = (batch_size, *hierarchy.config.image_shape)
-        x = tf.TensorSpec(shape, tf.float32)
-        self._encode = tf_function(hierarchy.encode).get_concrete_function(x)
+        self.conditional = hierarchy.config.conditional_stages > 0
+        *area, channels = hierarchy.config.image_shape
+        sizes = (channels, 1) if self.conditional else (channels,)
+        inputs = [tf.TensorSpec((batch_size, *area, size), tf.float32) for size in sizes]
+        self._encode = tf_function(hierarchy.encode).get_concrete_function(*inputs)
         encoding = _specs(self._encode.structured_outputs)
         self._descend = tf_function(self._context).get_concrete_function(encoding)
         context = _specs(self._descend.structured_outputs)
         self._values = tf_function(self._images).get_concrete_function(context)
-        self.nothing = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), encoding)
+        self._nothing = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), encoding)
         self._answer: Callable[..., np.ndarray] | None = None
         self._error: Exception | None = None
 
-    def encode(self, x: np.ndarray) -> Encoding:
-        """The guide's encoding of images `[B, H, W, C]`, float32 in [0, 1]."""
-        return self._encode(tf.constant(x, tf.float32))
+    def encode(self, x: np.ndarray, hidden: np.ndarray) -> Encoding | ConditionalEncoding:
+        """The guides' encoding of images.
+
+        Args:
+          x: Images [B, H, W, C], float32 in [0, 1].
+          hidden: Which pixels a conditional model does not know, bool [B, H, W].
+        """
+        mask = [tf.constant(~hidden[..., np.newaxis], tf.float32)] if self.conditional else []
+        return self._encode(tf.constant(x, tf.float32), *mask)
+
+    def encode_known(self, x: np.ndarray, hidden: np.ndarray) -> Encoding | ConditionalEncoding:
+        """An encoding whose priors are those of `encode`, from known pixels alone.
+
+        Args:
+          x: Images [B, H, W, C], 0 where a pixel is hidden.
+          hidden: As for `encode`.
+        """
+        return self.encode(x, hidden) if self.conditional else self._nothing
 
     def descend(
-        self, encoding: Encoding, visit: Callable[[int, Gaussians], np.ndarray]
+        self,
+        encoding: Encoding | ConditionalEncoding,
+        visit: Callable[[int, Gaussians], np.ndarray],
     ) -> tf.Tensor:
         """Walks down the top-down network.
 
         Args:
-          encoding: Encoding of B images, or `nothing`.
+          encoding: Of `encode` or `encode_known`.
           visit: Called at each level, top first, with its index and Gaussians; returns the latents,
             float32 [B, latents].
 
         Returns:
-          The result of the likelihood's `call`, which `values` needs.
+          The result of the likelihood's `call`, with the share of the known pixels.
         """
         return self._run(self._descend, encoding, visit)
 
@@ -102,7 +123,8 @@ class Networks:
         trace = self.hierarchy.top_down_pass(
             encoding, self.batch_size, seed_tensor(0), choose=self._latents
         )
-        return self.hierarchy.likelihood(trace.h_td)
+        likelihood = self.hierarchy.likelihood
+        return likelihood.add_observed(likelihood(trace.h_td), trace.observed)
 
     def _latents(self, index, prior, posterior):
         shape = (self.batch_size, *self.hierarchy.latent_shapes[index])
@@ -145,7 +167,9 @@ class Networks:
         digest = hashlib.sha256()
         shape = (self.batch_size, *self.hierarchy.config.image_shape)
         # NumPy promises that RandomState gives the same numbers in every later version.
-        x = np.random.RandomState(0).randint(0, 2, shape).astype(np.float32)
+        random = np.random.RandomState(0)
+        x = random.randint(0, 2, shape).astype(np.float32)
+        hidden = random.randint(0, 2, shape[:3]) > 0
 
         def visit(index, gaussians):
             del index
@@ -160,7 +184,7 @@ class Networks:
             return x[:, rows, columns]
 
         places = self.hierarchy.likelihood.places()
-        self.values(self.descend(self.encode(x), visit), choose)
+        self.values(self.descend(self.encode(x, hidden), visit), choose)
         return digest.hexdigest()[:16]
 
 

@@ -10,12 +10,14 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.config import DataConfig, ModelConfig
 from matnet_tf.data import image_files, loading
 
-__all__ = ["from_files", "from_split", "other_sizes", "to_png", "whole_numbers"]
+__all__ = ["from_files", "from_split", "masked", "other_sizes", "to_png", "whole_numbers"]
 
 _BATCH = 500
 _MODES = {1: ("L", "1"), 3: ("RGB",)}  # By number of channels, as in Pillow.
@@ -67,25 +69,47 @@ def _read(path: pathlib.Path, shape, largest) -> np.ndarray:
 
 def from_split(
     model: ModelConfig, data: DataConfig, split: str, largest: int
-) -> tuple[np.ndarray, list[str]]:
-    """The images of a split as the model sees them, and a name for each; as `from_files`."""
+) -> tuple[MaskedImages, list[str]]:
+    """The images of a split as the model sees them, and a name for each."""
     images = whole_numbers(loading.load_for(model, data, split), largest)
     digits = len(str(len(images) - 1))
     return images, [f"{i:0{digits}d}.png" for i in range(len(images))]
 
 
+def masked(images: np.ndarray, data: DataConfig, split: str = "test") -> MaskedImages:
+    """Images with the masks that an evaluation gives the first ones of a split, if it has any.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      data: Settings of the masks.
+      split: The split.
+    """
+    if data.mask == "none":
+        return MaskedImages.all_hidden(images)
+    mask = loading.fixed_masks(data, images.shape[1:], split, tf.range(len(images)))
+    return MaskedImages(images, mask.numpy()[..., 0] == 0)
+
+
 def whole_numbers(
     split: loading.Split, largest: int, indices: np.ndarray | None = None
-) -> np.ndarray:
-    """The images of a split as whole numbers, uint8 [N, H, W, C] from 0 to `largest`.
+) -> MaskedImages:
+    """The images of a split as whole numbers from 0 to `largest`, with their masks.
 
     Args:
       split: The split.
       largest: 255, or 1 for binary images.
       indices: Which images; None for all.
     """
-    batches = split.evaluation_dataset(_BATCH, indices)
-    return np.concatenate([np.rint(largest * x.numpy()).astype(np.uint8) for x in batches])
+    images, hidden = [], []
+    for batch in split.evaluation_dataset(_BATCH, indices):
+        batch = batch if isinstance(batch, dict) else {"image": batch}
+        images.append(np.rint(largest * batch["image"].numpy()).astype(np.uint8))
+        if "mask" in batch:
+            hidden.append(batch["mask"].numpy()[..., 0] == 0)
+    images = np.concatenate(images)
+    if not hidden:
+        return MaskedImages.all_hidden(images)
+    return MaskedImages(images, np.concatenate(hidden))
 
 
 def to_png(image: np.ndarray, largest: int) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from matnet_tf.data.sources.digits import read_digits
 from matnet_tf.data.tfds_reader import Stored, check_disjoint, in_tfds, read, split_size
 from matnet_tf.data.tfds_writer import data_dir, find
 
-__all__ = ["DATA_SETS", "Split", "load", "load_for"]
+__all__ = ["DATA_SETS", "Split", "fixed_masks", "load", "load_for"]
 
 Images = MemoryImages | StreamedImages
 # A batch for the model: `x`, or a dictionary of `image` and `mask`.
@@ -124,7 +125,11 @@ class Split:
 
         def prepare(step: tf.Tensor, images: tf.Tensor) -> Batch:
             x = self._model_input(images, tf.random.fold_in(noise_seed, step))
-            return self._with_masks(x, tf.random.fold_in(mask_seed, step))
+            if not self.mask_config:
+                return x
+            own_seed = tf.random.fold_in(mask_seed, step)
+            mask = masks.random_masks(self.mask_config, self.image_shape, x.shape[0], own_seed)
+            return {"image": x, "mask": mask}
 
         order_seed = _stateless_seed(seed, _ORDER)
         dataset = self.images.shuffled(batch_size, order_seed, first_step).map(prepare)
@@ -148,19 +153,17 @@ class Split:
             out of range.
         """
         _require_at_least(1, batch_size=batch_size)
-        noise_seed, mask_seed = self._fixed_seed(_FIXED), self._fixed_seed(_FIXED_MASKS)
+        noise_seed = _fixed_seed(self.draw_seed, _FIXED, self.name)
 
         def prepare(index: tf.Tensor, images: tf.Tensor) -> Batch:
-            return self._with_masks(self._model_input(images, noise_seed, index), mask_seed, index)
+            x = self._model_input(images, noise_seed, index)
+            if not self.mask_config:
+                return x
+            mask = fixed_masks(self.mask_config, self.image_shape, self.name, index)
+            return {"image": x, "mask": mask}
 
         dataset = self.images.ordered(batch_size, self._checked(indices)).map(prepare)
         return deterministic(dataset.prefetch(2))
-
-    def _fixed_seed(self, purpose: int) -> tf.Tensor:
-        """The seed of draws for evaluation, int32 [2]."""
-        seed = _stateless_seed(self.draw_seed, purpose)
-        # Reported figures depend on the test split's draws, which were there first.
-        return tf.random.fold_in(seed, _VALIDATION) if self.name == "validation" else seed
 
     def _model_input(
         self, images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor | None = None
@@ -178,16 +181,6 @@ class Split:
         if indices is None:
             return preprocessing.binarize(x, seed)
         return preprocessing.binarize_by_index(x, indices, seed)
-
-    def _with_masks(self, x: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor | None = None) -> Batch:
-        """Adds masks to `x` if there are any; with `indices`, they depend on these."""
-        if not self.mask_config:
-            return x
-        if indices is None:
-            mask = masks.random_masks(self.mask_config, self.image_shape, x.shape[0], seed)
-        else:
-            mask = masks.masks_by_index(self.mask_config, self.image_shape, indices, seed)
-        return {"image": x, "mask": mask}
 
     def _checked(self, indices: np.ndarray | None) -> np.ndarray:
         if indices is None:
@@ -373,6 +366,21 @@ def _missing(config: DataConfig) -> str:
         f"{config.name} is not prepared in {where}; run: matnet prepare --data.name={config.name} "
         f"{source}--data.dir={where}"
     )
+
+
+def fixed_masks(
+    config: DataConfig, image_shape: Sequence[int], split: str, indices: tf.Tensor
+) -> tf.Tensor:
+    """The masks [B, H, W, 1] that evaluation gives the images at indices [B] of a split."""
+    seed = _fixed_seed(config.draw_seed, _FIXED_MASKS, split)
+    return masks.masks_by_index(config, image_shape, indices, seed)
+
+
+def _fixed_seed(draw_seed: int, purpose: int, split: str) -> tf.Tensor:
+    """The seed of draws for evaluation, int32 [2]."""
+    seed = _stateless_seed(draw_seed, purpose)
+    # Reported figures depend on the test split's draws, which were there first.
+    return tf.random.fold_in(seed, _VALIDATION) if split == "validation" else seed
 
 
 def _stateless_seed(seed: int, purpose: int) -> tf.Tensor:

@@ -114,6 +114,11 @@ class Likelihood(Configured):
     def call(self, h_td):
         return tf.reshape(self.head(h_td), [-1, *self._shape])
 
+    def add_observed(self, parameters: tf.Tensor, observed: ObservedPixels | None) -> tf.Tensor:
+        """The parameters as they are: known pixels enter through the latents alone."""
+        del observed
+        return parameters
+
     def values_in_order(
         self, parameters: tf.Tensor, choose: Callable[[Any, Any, tf.Tensor], tf.Tensor]
     ) -> tf.Tensor:

@@ -9,6 +9,7 @@ the guess of those before.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -151,6 +152,7 @@ class ConditionalHierarchy(Hierarchy):
         latents: Any = (),
         temperature: Any = 1.0,
         stages: int | None = None,
+        choose: Callable[[int, Any, Any], tf.Tensor] | None = None,
     ) -> Trace:
         """Walks down the top-down networks of the stages, one after the other.
 
@@ -162,6 +164,7 @@ class ConditionalHierarchy(Hierarchy):
           latents: As in `descend`, over the levels of all stages.
           temperature: As in `descend`, over the levels of all stages.
           stages: Number of stages to walk; None for all.
+          choose: As in `descend`, with the indices of levels of all stages.
         """
         observed = _repeat_observed(encoding.observed, rows)
         levels, h_td = [], None
@@ -172,7 +175,7 @@ class ConditionalHierarchy(Hierarchy):
                 own_encoding = self._encode_guess(stage, encoding, observed, guess)
                 own_seed = stateless_random.fold_in(seed, index)
             arguments = _split_by_stage(
-                index, self.config.levels_per_stage, num_inferred, latents, temperature
+                index, self.config.levels_per_stage, num_inferred, latents, temperature, choose
             )
             trace = stage.top_down_pass(own_encoding, rows, own_seed, **arguments)
             # Each stage corrects what p(x_u | z, x_k) is made from.
@@ -239,7 +242,7 @@ class ConditionalHierarchy(Hierarchy):
         return [variable for part in parts for variable in part.trainable_variables]
 
 
-def _split_by_stage(index, per_stage, num_inferred, latents, temperature) -> dict[str, Any]:
+def _split_by_stage(index, per_stage, num_inferred, latents, temperature, choose) -> dict[str, Any]:
     """The arguments of `descend` for one stage, from those for all levels."""
     first, last = index * per_stage, (index + 1) * per_stage
     if tf.is_tensor(num_inferred):
@@ -251,6 +254,7 @@ def _split_by_stage(index, per_stage, num_inferred, latents, temperature) -> dic
         "num_inferred": num_inferred,
         "latents": latents[first:last],
         "temperature": temperature[first:last] if per_level else temperature,
+        "choose": choose and (lambda level, *pair: choose(first + level, *pair)),
     }
 
 

@@ -14,10 +14,12 @@ from constriction import stream
 
 from matnet_tf.compression.codec import Codec
 from matnet_tf.compression.latents import LatentCoder
+from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.compression.networks import Gaussians
 from matnet_tf.compression.pixels import make_pixels
 from matnet_tf.config import ModelConfig, Scale
 from matnet_tf.likelihoods.observation import make_observation_model
+from matnet_tf.model.conditional import ConditionalMatNet
 from matnet_tf.model.matnet import MatNet
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,12 @@ MODELS |= {
     ),
     "local mixture": dataclasses.replace(MODELS["mixture"], **LOCAL),
 }
+CONDITIONAL = {"conditional_stages": 1, "known_everywhere": True}
+MODELS |= {
+    "conditional": dataclasses.replace(SMALL, **CONDITIONAL),
+    "two stages": dataclasses.replace(MODELS["logistic"], conditional_stages=2),
+    "conditional local mixture": dataclasses.replace(MODELS["local mixture"], **CONDITIONAL),
+}
 
 
 def full_stack(words=50_000):
@@ -52,30 +60,40 @@ def full_stack(words=50_000):
 
 def images_for(config, count):
     largest = 1 if config.likelihood == "bernoulli" else 255
-    shape = (count, *config.image_shape)
-    return np.random.RandomState(1).randint(0, largest + 1, shape).astype(np.uint8)
+    shape, random = (count, *config.image_shape), np.random.RandomState(1)
+    return masked(config, random.randint(0, largest + 1, shape).astype(np.uint8))
+
+
+def masked(config, images):
+    """Images of which a conditional model knows one of two pixels on average, and never all."""
+    if not config.conditional_stages:
+        return MaskedImages.all_hidden(images)
+    hidden = np.random.RandomState(2).randint(0, 2, images.shape[:3]) > 0
+    hidden[:, 0, 0] = True
+    return MaskedImages(images, hidden)
 
 
 def model_of(config):
-    model = MatNet(config, seed=0)
+    model = (ConditionalMatNet if config.conditional_stages else MatNet)(config, seed=0)
     npm.randomize(model.hierarchy)
     return model
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_images_come_back_bit_for_bit(name):
-    images = images_for(MODELS[name], 31)
+    masked = images_for(MODELS[name], 31)
     model = model_of(MODELS[name])
     codec = Codec(model.hierarchy, batch_size=4)
-    steps, done = codec.suitable_steps(images), []
-    data = codec.encode(images, steps, done.append)
-    assert sum(done) == len(images)
-    assert int.from_bytes(data[:4], "little") < len(images)  # Not all are first images.
+    steps, done = codec.suitable_steps(masked), []
+    data = codec.encode(masked, steps, done.append)
+    assert sum(done) == len(masked)
+    assert int.from_bytes(data[:4], "little") < len(masked)  # Not all are first images.
     again = Codec(model.hierarchy, batch_size=4)
     assert again.networks.fingerprint() == codec.networks.fingerprint()
-    np.testing.assert_array_equal(again.decode(data, len(images), steps), images)
+    np.testing.assert_array_equal(again.decode(data, masked.known(), steps), masked.images)
+    one = masked[:1]
     np.testing.assert_array_equal(
-        codec.decode(codec.encode(images[:1], steps), 1, steps), images[:1]
+        codec.decode(codec.encode(one, steps), one.known(), steps), one.images
     )
 
 
@@ -85,13 +103,14 @@ def test_the_mean_length_is_the_bound(changes):
     model = model_of(config)
     every = np.unpackbits(np.arange(16, dtype=np.uint8)[:, np.newaxis], axis=1)[:, 4:]
     order = np.random.RandomState(0).permutation(4800)
-    images = np.repeat(every.reshape(16, 2, 2, 1), 300, axis=0)[order]
+    images = masked(config, np.repeat(every.reshape(16, 2, 2, 1), 300, axis=0)[order])
     codec = Codec(model.hierarchy, batch_size=100)
     data = codec.encode(images, codec.suitable_steps(images[::37]))
     first, length = np.frombuffer(data[:8], "<u4")
-    coded = images[: len(images) - first].astype(np.float32)
+    coded = images[: len(images) - first]
     bits = 8 * (len(data) - 8 - length)
-    bound = -model.elbo(coded, seed=1).elbo.numpy().astype(np.float64) / np.log(2)
+    elbo = model.elbo(coded.images.astype(np.float32), seed=1).elbo
+    bound = -elbo.numpy().astype(np.float64) / np.log(2)
     # The length is the sum of a draw of the same kind, so the difference has both variances.
     error = np.std(bound) * np.sqrt(2 * len(bound))
     assert abs(bits - bound.sum()) < 3 * error + 64  # The end of the stack is whole words.
@@ -148,7 +167,7 @@ def test_networks_that_compute_nonsense_are_refused():
     codec, images = Codec(model.hierarchy, batch_size=4), images_for(SMALL, 40)
     steps = codec.suitable_steps(images)
     with pytest.raises(ValueError, match="another model"):
-        codec.decode(codec.encode(images, steps), 40, steps[1:])
+        codec.decode(codec.encode(images, steps), images.known(), steps[1:])
     model.hierarchy.top_down.latent_scale.assign(np.nan)
     with pytest.raises(ValueError, match="not finite"):
         codec.encode(images, steps)
@@ -158,7 +177,6 @@ def test_models_that_cannot_be_coded_are_refused():
     for change, word in (
         ({"likelihood": "normal"}, "density"),
         ({"mixture_components": 2}, "mixture prior"),
-        ({"conditional_stages": 1}, "conditional"),
     ):
         config = dataclasses.replace(SMALL, **change)
 

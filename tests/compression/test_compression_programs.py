@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`matnet compress` and `matnet decompress` on digits, whole and damaged."""
 
+import dataclasses
 import json
 import struct
 
@@ -80,6 +81,36 @@ def test_picture_files_come_back(workdir, tmp_path, capsys):
     assert decompress(workdir, file, tmp_path / "back") == 0
     for i, value in enumerate(values):
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / f"back/a{i}.png")), value)
+
+
+def test_known_pixels_are_given_again(tmp_path, capsys):
+    model = dataclasses.replace(MODEL, conditional_stages=1)
+    data = dataclasses.replace(DATA, mask="half", half="random")
+    run = write_run(tmp_path / "run", Experiment(model=model, data=data))
+    known, file = tmp_path / "known", tmp_path / "test.matnet"
+    command = ["compress", f"--workdir={run}", f"--output={file}", "--num_images=40", "--json"]
+    assert cli.main([*command, "--batch_size=4"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["bits_per_dim"] == 8 * record["bytes"] / (40 * 32) and record["others"] == {}
+    assert decompress(run, file, tmp_path / "whole") == 0
+    batch = next(iter(loading.load(data, "test").evaluation_dataset(40)))
+    known.mkdir()
+    for i, (x, mask) in enumerate(zip(batch["image"].numpy(), batch["mask"].numpy(), strict=True)):
+        whole = np.array(Image.open(tmp_path / f"whole/{i:03d}.png"))
+        np.testing.assert_array_equal(whole, 255 * x[..., 0])
+        Image.fromarray(np.uint8(255 * (x * mask)[..., 0])).save(known / f"{i:03d}.png")
+    command = ["decompress", f"--workdir={run}", f"--file={file}", f"--known={known}"]
+    assert cli.main([*command, f"--output={tmp_path / 'again'}"]) == 0
+    for again in (tmp_path / "again").iterdir():
+        assert again.read_bytes() == (tmp_path / "whole" / again.name).read_bytes()
+    capsys.readouterr()
+    Image.new("L", (8, 8), 255).save(known / "007.png")
+    assert cli.main([*command, f"--output={tmp_path / 'other'}"]) == 2
+    error = capsys.readouterr().err
+    assert "made with other known pixels" in error and error.count("\n") == 1
+    (known / "007.png").unlink()
+    assert cli.main([*command, f"--output={tmp_path / 'other'}"]) == 2
+    assert "007.png" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def header(**changes):
         "blocks": blocks,
         "steps": [[1, 2], [3]],
         **{"batch_size": 8, "threads": 2, "source": "a run", "model": "ab", "fingerprint": "cd"},
+        **{"known": "", "split": "test"},
         "versions": {"tensorflow": "2.21.0"},
     }
     return Header(**fields | changes)
@@ -103,6 +104,8 @@ def test_a_damaged_byte_costs_its_block_or_the_file():
         ({"threads": "2"}, "threads"),
         ({"versions": 1}, "not valid"),
         ({"model": 1}, "text"),
+        ({"known": None}, "text"),
+        ({"split": "all"}, "split"),
         ({"unknown": 1}, "unknown"),
     ],
 )
