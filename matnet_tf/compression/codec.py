@@ -18,7 +18,7 @@ import numpy as np
 from constriction import stream
 
 from matnet_tf.compression.first_images import pack, unpack
-from matnet_tf.compression.latents import LatentCoder, suitable_steps
+from matnet_tf.compression.latents import LatentCoder, MixtureCoder, suitable_steps
 from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.compression.networks import Gaussians, Networks
 from matnet_tf.compression.pixels import make_pixels
@@ -38,13 +38,8 @@ def check_codable(config: ModelConfig) -> None:
     """Refuses models whose images cannot be coded.
 
     Raises:
-      ValueError: If the model has a mixture prior, or its p(x | z) is a density.
+      ValueError: If p(x | z) is a density.
     """
-    if config.mixture_components:
-        raise ValueError(
-            f"compression takes models with Gaussian priors; got a mixture prior "
-            f"(mixture_components {config.mixture_components})"
-        )
     make_pixels(config)
 
 
@@ -190,7 +185,7 @@ class Codec:
 
         def visit(index, gaussians):
             nonlocal ran_out
-            coder = LatentCoder(steps[index], gaussians, len(masked))
+            coder = self._coder(steps, index, gaussians, len(masked))
             numbers = coder.pop_posterior(stack)
             ran_out = ran_out or stack.num_words() <= _EMPTY
             levels.append((coder, numbers))
@@ -221,12 +216,12 @@ class Codec:
         latents, levels = [], []
 
         def from_prior(index, gaussians):
-            coder = LatentCoder(steps[index], gaussians, len(known))
+            coder = self._coder(steps, index, gaussians, len(known))
             latents.append(coder.pop_prior(stack))
             return coder.latents(latents[-1])
 
         def given(index, gaussians):
-            coder = LatentCoder(steps[index], gaussians, len(known))
+            coder = self._coder(steps, index, gaussians, len(known))
             levels.append((coder, latents[index]))
             return coder.latents(latents[index])
 
@@ -267,12 +262,18 @@ class Codec:
 
         self.networks.values(context, visit)
 
+    def _coder(self, steps, index, gaussians, count) -> LatentCoder:
+        """The coder of a level for the first images of a batch."""
+        if index == 0 and self.networks.mixture is not None:
+            return MixtureCoder(steps[index], gaussians, count, self.networks.mixture)
+        return LatentCoder(steps[index], gaussians, count)
+
     def _bytes_to_begin(self, masked, steps) -> int:
         """About how many bytes the latents of a batch take from the stack."""
         bits = [32.0 * _EMPTY]
 
         def visit(index, gaussians):
-            bits.append(LatentCoder(steps[index], gaussians, len(masked)).entropy_bits())
+            bits.append(self._coder(steps, index, gaussians, len(masked)).entropy_bits())
             return gaussians.posterior_loc
 
         self.networks.descend(self._encoding(masked), visit)

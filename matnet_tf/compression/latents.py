@@ -14,14 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from constriction import stream
 
-from matnet_tf.compression.networks import Gaussians
+from matnet_tf.compression.networks import REACH, Gaussians, Mixture
 
-__all__ = ["LatentCoder", "suitable_steps"]
+__all__ = ["LatentCoder", "MixtureCoder", "suitable_steps"]
 
-# Prior deviations to both sides of the mean; 1e-23 of the mass lies beyond. The coder gives every
-# number within reach at least 2^-24, so a long reach would draw latents where there are none.
-_REACH = 10
+_CATEGORICAL = stream.model.Categorical(perfect=False)
 _FINEST = 10  # Smallest step: 2^-10 prior deviations.
+_LEAST = 1e-20  # Mass of what cannot happen; the coder gives every symbol at least 2^-24.
 _NARROW = 0.1  # Quantile of a channel's posterior deviations that its step suits.
 
 
@@ -63,7 +62,7 @@ class LatentCoder:
         rows, latents = gaussians.prior_loc.shape
         self._shape = (rows, latents)
         self._count = count
-        largest = _REACH << max(exponents)
+        largest = REACH << max(exponents)
         self._model = stream.model.QuantizedGaussian(-largest, largest)
         self._largest = largest
         steps = np.ldexp(1.0, -np.asarray(exponents))
@@ -107,3 +106,52 @@ class LatentCoder:
         """About how many bits `pop_posterior` takes from the stack."""
         deviations = self._posterior()[1]
         return float(np.sum(np.log2(np.maximum(deviations, 0.5)) + 2.05))
+
+
+class MixtureCoder(LatentCoder):
+    """Codes z_0 with a mixture prior, and the component with it.
+
+    To encode, a component is decoded from the stack with its probability given z_0; then z_0 is
+    encoded with that component, and the component with its weight. What stays is -log p(z_0) under
+    the whole mixture, whichever component it was.
+
+    Args:
+      exponents: As for `LatentCoder`.
+      gaussians: As for `LatentCoder`.
+      count: N.
+      mixture: The prior.
+    """
+
+    def __init__(self, exponents, gaussians: Gaussians, count: int, mixture: Mixture):
+        super().__init__(exponents, gaussians, count)
+        loc, unit = self._gaussians.prior_loc[0], (self._gaussians.prior_scale * self._steps)[0]
+        self._means, self._deviations = (mixture.loc - loc) / unit, mixture.scale / unit
+        self._log_weights = mixture.log_weights
+        self._weights = _masses(np.tile(mixture.log_weights, (count, 1)))
+
+    def pop_prior(self, stack: stream.stack.AnsCoder) -> np.ndarray:
+        """Decodes what `push_prior` encoded, int32 [N * latents]."""
+        component = stack.decode(_CATEGORICAL, self._weights)
+        numbers = stack.decode(self._model, *self._of(component))
+        stack.encode_reverse(component, _CATEGORICAL, self._assigned(numbers))
+        return numbers
+
+    def push_prior(self, stack: stream.stack.AnsCoder, numbers: np.ndarray) -> None:
+        """Encodes whole numbers with the mixture."""
+        component = stack.decode(_CATEGORICAL, self._assigned(numbers))
+        stack.encode_reverse(numbers, self._model, *self._of(component))
+        stack.encode_reverse(component, _CATEGORICAL, self._weights)
+
+    def _of(self, component):
+        return self._means[component].ravel(), self._deviations[component].ravel()
+
+    def _assigned(self, numbers):
+        """Probabilities of the components given z_0, [N, K]."""
+        whole = numbers.reshape(self._count, 1, -1)
+        standard = (whole - self._means) / self._deviations
+        log_density = -0.5 * standard**2 - np.log(self._deviations)
+        return _masses(self._log_weights + log_density.sum(axis=-1))
+
+
+def _masses(log_masses: np.ndarray) -> np.ndarray:
+    return np.exp(log_masses - log_masses.max(axis=-1, keepdims=True)) + _LEAST

@@ -18,17 +18,25 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from matnet_tf.distributions.mixture import GaussianMixture
 from matnet_tf.distributions.stateless_random import seed_tensor
 from matnet_tf.model.conditional_hierarchy import ConditionalEncoding
 from matnet_tf.model.hierarchy import Hierarchy
 from matnet_tf.model.networks import Encoding
 from matnet_tf.tracing import tf_function
 
-__all__ = ["Gaussians", "Networks"]
+__all__ = ["REACH", "Gaussians", "Mixture", "Networks"]
+
+# Prior deviations to both sides of the mean; 1e-23 of the mass lies beyond. The coder gives every
+# number within reach at least 2^-24, so a long reach would draw latents where there are none.
+REACH = 10
 
 
 class Gaussians(NamedTuple):
-    """Prior and posterior of one level, float32 [B, latents] each."""
+    """Prior and posterior of one level, float32 [B, latents] each.
+
+    A mixture prior has a Gaussian around all its components here, on which the grid rests.
+    """
 
     prior_loc: np.ndarray
     prior_scale: np.ndarray
@@ -36,17 +44,35 @@ class Gaussians(NamedTuple):
     posterior_scale: np.ndarray
 
 
+class Mixture(NamedTuple):
+    """The mixture prior of z_0 with K components, float64."""
+
+    log_weights: np.ndarray  # [K]
+    loc: np.ndarray  # [K, units]
+    scale: np.ndarray  # [K, units]
+
+
 class Networks:
     """Runs a hierarchy's networks in batches of one shape.
 
     Args:
-      hierarchy: A hierarchy with Gaussian priors.
+      hierarchy: The hierarchy.
       batch_size: B.
+
+    Attributes:
+      mixture: The mixture prior of z_0, or None.
     """
 
     def __init__(self, hierarchy: Hierarchy, batch_size: int):
         self.hierarchy = hierarchy
         self.batch_size = batch_size
+        self.mixture = None
+        if hierarchy.config.mixture_components:
+            prior = hierarchy.top_down.top_prior()
+            parts = (prior.logits, prior.loc, prior.scale)
+            parts = [part.numpy().astype(np.float64) for part in parts]
+            # The coder needs a choice: a single component counts as two equal ones.
+            self.mixture = Mixture(*(np.repeat(p, 2, axis=0) if len(p) == 1 else p for p in parts))
         self.conditional = hierarchy.config.conditional_stages > 0
         *area, channels = hierarchy.config.image_shape
         sizes = (channels, 1) if self.conditional else (channels,)
@@ -130,8 +156,8 @@ class Networks:
         shape = (self.batch_size, *self.hierarchy.latent_shapes[index])
         numbers = [
             tf.reshape(tf.broadcast_to(number, shape), [self.batch_size, -1])
-            for gaussian in (prior.distribution, posterior.distribution)
-            for number in (gaussian.loc, gaussian.scale)
+            for gaussian in (_gaussian(prior), _gaussian(posterior))
+            for number in gaussian
         ]
         return self._asked(shape, lambda *values: (index, Gaussians(*values)), numbers)
 
@@ -186,6 +212,16 @@ class Networks:
         places = self.hierarchy.likelihood.places()
         self.values(self.descend(self.encode(x, hidden), visit), choose)
         return digest.hexdigest()[:16]
+
+
+def _gaussian(distribution) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and deviation; those of a Gaussian around all components, if it is a mixture."""
+    if not isinstance(distribution, GaussianMixture):
+        return distribution.distribution.loc, distribution.distribution.scale
+    least, most = (f(distribution.loc, axis=0) for f in (tf.reduce_min, tf.reduce_max))
+    # All components then lie within half of what a grid reaches, see `latents`.
+    scale = (most - least) / REACH + tf.reduce_max(distribution.scale, axis=0)
+    return (least + most) / 2, scale
 
 
 def _specs(tensors):

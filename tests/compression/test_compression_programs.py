@@ -5,6 +5,8 @@
 import dataclasses
 import json
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +83,25 @@ def test_picture_files_come_back(workdir, tmp_path, capsys):
     assert decompress(workdir, file, tmp_path / "back") == 0
     for i, value in enumerate(values):
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / f"back/a{i}.png")), value)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_come_back_in_another_process(threads, tmp_path):
+    model = dataclasses.replace(
+        MODEL, mixture_components=3, autoregressive=True, autoregressive_layers=2
+    )
+    run = write_run(tmp_path / "run", Experiment(model=model, data=DATA))
+    program, file = [sys.executable, "-m", "matnet_tf"], tmp_path / "test.matnet"
+    flags = [f"--threads={threads}", "--num_images=40", "--batch_size=4", "--verify=false"]
+    for command in (
+        ["compress", f"--workdir={run}", f"--output={file}", *flags],
+        ["decompress", f"--workdir={run}", f"--file={file}", f"--output={tmp_path / 'back'}"],
+    ):
+        subprocess.run([*program, *command], check=True, capture_output=True)
+    x = next(iter(loading.load(DATA, "test").evaluation_dataset(40))).numpy()
+    for i, image in enumerate(x[..., 0]):
+        back = np.array(Image.open(tmp_path / f"back/{i:03d}.png"))
+        np.testing.assert_array_equal(back, 255 * image)
 
 
 def test_known_pixels_are_given_again(tmp_path, capsys):
