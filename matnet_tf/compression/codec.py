@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from constriction import stream
 
-from matnet_tf.compression.first_images import pack, unpack
+from matnet_tf.compression.first_images import last_images, unpack
 from matnet_tf.compression.latents import LatentCoder, MixtureCoder, suitable_steps
 from matnet_tf.compression.masked import MaskedImages
 from matnet_tf.compression.networks import Gaussians, Networks
@@ -103,7 +103,7 @@ class Codec:
         """
         needed = self._bytes_to_begin(masked[-self._batch_size :], steps)
         while True:
-            count, first = self._first_images(masked, needed)
+            count, first = last_images(masked.hidden_values(), self.pixels.largest, needed)
             coded = self._push_all(masked[: len(masked) - count], first, steps, done)
             if coded is not None:
                 done(count)
@@ -156,16 +156,6 @@ class Codec:
         images[begin:] |= unpack(rest, first, self.shape, self.pixels.largest)
         done(first)
         return images
-
-    def _first_images(self, masked, needed):
-        """How many of the last images take at least the needed number of bytes, and their code."""
-        count, hidden = 0, masked.hidden_values()
-        while True:
-            first = pack(hidden[len(hidden) - count :], self.pixels.largest)
-            if len(first) >= needed or count == len(hidden):
-                return count, first
-            more = max(1, count * (needed - len(first)) // max(1, len(first)))
-            count = min(len(hidden), count + more)
 
     def _push_all(self, masked, first, steps, done):
         """The stack as bytes, or None if it ran out."""

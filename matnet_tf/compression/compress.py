@@ -121,7 +121,8 @@ def _prepared(
         )
     count = config.num_images or len(masked)
     loaded = load_run(workdir, config.weights)
-    codec = Codec(loaded.model.hierarchy, config.batch_size)
+    batch_size = config.batch_size or (32 if experiment.model.autoregressive else 8)
+    codec = Codec(loaded.model.hierarchy, batch_size)
     return codec, loaded, masked[:count], names[:count]
 
 
@@ -142,7 +143,7 @@ def _verify(codec: Codec, table, blocks, steps, parts) -> None:
 def _header(workdir, codec: Codec, loaded: LoadedRun, config, given) -> Header:
     return Header(
         image_shape=codec.shape,
-        batch_size=config.batch_size,
+        batch_size=codec.networks.batch_size,
         threads=config.threads,
         source=f"step {loaded.step} of {pathlib.Path(workdir).name}",
         model=model_digest(loaded.model),

@@ -96,6 +96,7 @@ def set_threads(threads: int) -> None:
     """Sets TensorFlow's threads, on whose number results may depend in the last bit."""
     with contextlib.suppress(RuntimeError):  # Too late; then the fingerprint decides.
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def _codec_for(workdir, header: Header, file) -> Codec:

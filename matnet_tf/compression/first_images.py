@@ -15,23 +15,49 @@ import lzma
 import numpy as np
 from PIL import Image
 
-__all__ = ["pack", "unpack"]
+__all__ = ["last_images", "unpack"]
 
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9}]
 _LONGEST_SIDE = 16383  # Of a WebP file.
+_GUESS = 16  # First images to begin the search with.
 
 
-def pack(images: np.ndarray, largest: int) -> bytes:
+def last_images(images: np.ndarray, largest: int, needed: int) -> tuple[int, bytes]:
+    """Codes the fewest of the last images, or few more, whose code has as many bytes as needed.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      largest: Their largest possible value, 1 or 255.
+      needed: Number of bytes.
+
+    Returns:
+      The number of images, N if all are too small, and their code.
+    """
+    count = min(len(images), _GUESS)
+    while True:
+        part = images[len(images) - count :]
+        # WebP takes a hundred times as long as the others, so it has the last word only.
+        code = pack(part, largest, webp=False)
+        if len(code) >= needed or count == len(images):
+            code = pack(part, largest)
+        if len(code) >= needed or count == len(images):
+            return count, code
+        more = 1.1 * count * (needed - len(code)) / len(code)
+        count = min(len(images), count + 1 + int(more))
+
+
+def pack(images: np.ndarray, largest: int, webp: bool = True) -> bytes:
     """Codes images in the way that is smallest for them.
 
     Args:
       images: uint8 [N, H, W, C].
       largest: Their largest possible value, 1 or 255.
+      webp: Whether to try WebP, too.
     """
     raw = _raw(images, largest)
     ways = [b"x" + lzma.compress(raw, lzma.FORMAT_RAW, filters=_FILTERS), b"b" + bz2.compress(raw)]
     count, height, width, channels = images.shape
-    if channels in (1, 3) and count and count * height <= _LONGEST_SIDE >= width:
+    if webp and channels in (1, 3) and count and count * height <= _LONGEST_SIDE >= width:
         ways.append(b"w" + _webp(images * (255 // largest)))
     return min(ways, key=len)
 

@@ -113,9 +113,10 @@ class CompressConfig:
     num_images: int = field(0, "number of images, from the first; 0 is all", at_least=0)
     weights: str = field(*_WEIGHTS)
     batch_size: int = field(
-        8,
-        "images that the networks see at once; more begin with more first images",
-        at_least=1,
+        0,
+        "images that the networks see at once; more begin with more first images; 0 is 8, or 32 "
+        "with the local model, which goes through the positions of all of them together",
+        at_least=0,
         at_most=65536,
     )
     block: int = field(
@@ -125,7 +126,10 @@ class CompressConfig:
         1.0, "steps of a latent in the standard deviation of its posterior", at_least=0.1
     )
     threads: int = field(
-        2, "threads of TensorFlow, here and when the file is read", at_least=1, at_most=1024
+        1,
+        "threads of TensorFlow, here and when the file is read; more help large networks only",
+        at_least=1,
+        at_most=1024,
     )
     verify: bool = field(True, "decode every block before the file is written")
 
