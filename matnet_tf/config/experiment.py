@@ -262,6 +262,11 @@ class TrainConfig(ElboLoss):
         "compile the training step with XLA; on several devices or with micro-batches, what leads "
         "to the gradients",
     )
+    deterministic: bool = field(
+        False,
+        "use only operations whose results are equal bit for bit in every run, at a price on a "
+        "GPU; a run on one CPU device needs no such choice",
+    )
     steps_per_execution: int = field(
         1,
         "number of steps that run in one call from Python; fewer do where steps or "

@@ -72,6 +72,8 @@ def train(
     """
     started = time.monotonic() if started is None else started
     worker, strategy = devices.this_worker(), devices.strategy_for(experiment.train.devices)
+    if experiment.train.deterministic:  # For the rest of the process: TensorFlow has no way back.
+        tf.config.experimental.enable_op_determinism()
     _check_strategy(experiment.train, strategy)
     split = loading.load_for(experiment.model, experiment.data, "train")
     held_out = experiment.data.validation_images

@@ -91,6 +91,16 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_weights_and_rows(
     assert untimed_rows(tmp_path) == untimed_rows(undisturbed[0])
 
 
+def test_a_run_asks_for_deterministic_operations_if_told_to(tmp_path, monkeypatch):
+    asked = []
+    enable = lambda: asked.append("yes")  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", enable)
+    for deterministic in (False, True):
+        train.train(tiny(steps=4, deterministic=deterministic), tmp_path / str(deterministic))
+    assert asked == ["yes"]
+    assert_same_variables(tmp_path / "False", tmp_path / "True")
+
+
 def test_a_finished_run_started_again_does_nothing(undisturbed):
     workdir, record = undisturbed
     before = (workdir / "metrics.csv").read_text()
