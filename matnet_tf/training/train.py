@@ -72,9 +72,8 @@ def train(
     """
     started = time.monotonic() if started is None else started
     worker, strategy = devices.this_worker(), devices.strategy_for(experiment.train.devices)
-    if experiment.train.deterministic:  # For the rest of the process: TensorFlow has no way back.
-        tf.config.experimental.enable_op_determinism()
     _check_strategy(experiment.train, strategy)
+    _choose_operations(experiment.train)
     split = loading.load_for(experiment.model, experiment.data, "train")
     held_out = experiment.data.validation_images
     validation = loading.load(experiment.data, "validation") if held_out else None
@@ -127,6 +126,11 @@ def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> Non
             f"TrainConfig.batch_size must leave an image to each of {replicas} devices, as every "
             f"multiple of {replicas} does; got {train.batch_size}"
         )
+
+
+def _choose_operations(train: TrainConfig) -> None:
+    if train.deterministic:  # For the rest of the process: TensorFlow has no way back.
+        tf.config.experimental.enable_op_determinism()
 
 
 def _less_memory(train: TrainConfig, strategy: tf.distribute.Strategy) -> str:
