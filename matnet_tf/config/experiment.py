@@ -46,6 +46,8 @@ class ElboLoss:
       regularizer_every: Number of steps from one such update to the next.
       micro_batches: Number of parts into which a replica splits its images; the gradients of the
         parts are summed.
+      recompute: Labels of the scales, such as `14x14`, whose modules compute their activations
+        again for the gradient, in place of keeping them; `all` is every scale.
 
     Raises:
       ValueError: If a setting is out of range.
@@ -127,8 +129,14 @@ class ElboLoss:
         "gradients of the parts are summed before the update",
         at_least=1,
     )
+    recompute: tuple[str, ...] = field(
+        (),
+        "scales, such as 14x14,28x28 or fc, or all, whose modules keep only their inputs for the "
+        "gradient and compute the rest again, to save memory; a step takes about a third longer",
+    )
 
     def __post_init__(self):
+        make_tuple(self, "recompute")
         check_fields(self)
         others = ("entropy_penalty", "free_bits", "kl_balancing")
         given = [name for name in others if getattr(self, name)]
@@ -152,6 +160,12 @@ class ElboLoss:
             or self.mixture_kl == "monte_carlo",
             f"{type(self).__name__}.num_samples above 1 and gradient 'doubly_reparametrized' need "
             f"mixture_kl 'monte_carlo' with a mixture prior; got {self.mixture_kl!r}",
+        )
+        known = [*dict.fromkeys(scale.label for scale in model.scales), "all"]
+        require(
+            set(self.recompute) <= set(known),
+            f"{type(self).__name__}.recompute must name scales of the model, of "
+            f"{', '.join(known)}; got {', '.join(map(str, self.recompute))}",
         )
 
 
@@ -247,6 +261,11 @@ class TrainConfig(ElboLoss):
         False,
         "compile the training step with XLA; on several devices or with micro-batches, what leads "
         "to the gradients",
+    )
+    deterministic: bool = field(
+        False,
+        "use only operations whose results are equal bit for bit in every run, at a price on a "
+        "GPU; a run on one CPU device needs no such choice",
     )
     steps_per_execution: int = field(
         1,

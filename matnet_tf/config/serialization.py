@@ -15,10 +15,11 @@ from matnet_tf.config.validation import require
 
 __all__ = ["differences", "from_dict", "to_dict"]
 
-# Settings that limit a run, or say where its data is, but do not change what a step computes.
+# Settings that limit a run or its memory, or say where its data is, but do not change the gradient
+# that a step estimates.
 _RUN_CONTROL = (
     *("train.max_seconds", "train.keep_checkpoints", "train.devices", "train.rollbacks"),
-    "data.dir",
+    *("train.micro_batches", "train.recompute", "data.dir"),
 )
 
 

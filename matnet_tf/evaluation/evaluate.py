@@ -31,7 +31,13 @@ from tqdm import tqdm
 
 from matnet_tf.config import EvaluateConfig
 from matnet_tf.data import loading
-from matnet_tf.evaluation.protocol import batch_seeds, bound_settings, check_finite, chosen_images
+from matnet_tf.evaluation.protocol import (
+    batch_seeds,
+    bound_settings,
+    check_finite,
+    chosen_images,
+    less_memory,
+)
 from matnet_tf.evaluation.records import BatchFiles, PerImage, append_record, damaged, read_records
 from matnet_tf.files import write_whole
 from matnet_tf.model.bounds import bits_per_dim, nested_bounds, nested_counts
@@ -107,6 +113,7 @@ def evaluate(
       ValueError: If the work directory, its evaluation.json, the split, the subset or the devices
         cannot be used, or a bound is not finite.
       OSError: If results cannot be written.
+      MemoryError: If a pass needs more memory than its device has; it says what to try.
     """
     workdir, strategy = pathlib.Path(workdir), devices.local_strategy(num_devices)
     run = read_experiment(workdir, data_dir)
@@ -251,6 +258,7 @@ def _measure(
         image_progress("evaluate", len(chosen), results.num_images()) as progress,
         split.images.reading(),
         devices.tensor_float_32(config.tf32),
+        devices.translate_out_of_memory(less_memory(config, model)),
     ):
         while missing := results.missing():
             wanted = np.concatenate([chosen[n * size : (n + 1) * size] for n in missing])

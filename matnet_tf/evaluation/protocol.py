@@ -16,12 +16,13 @@ import tensorflow as tf
 from matnet_tf.config import ClusterConfig, EvaluateConfig
 from matnet_tf.data import loading
 from matnet_tf.distributions.stateless_random import seed_tensor
+from matnet_tf.model.elbo_model import ElboModel
 from matnet_tf.model.importance import compiles_bounds
 from matnet_tf.runs.models import LoadedRun, model_digest
 from matnet_tf.runs.workdir import source_commit
 from matnet_tf.version import __version__
 
-__all__ = ["batch_seeds", "bound_settings", "check_finite", "chosen_images"]
+__all__ = ["batch_seeds", "bound_settings", "check_finite", "chosen_images", "less_memory"]
 
 
 def chosen_images(config: EvaluateConfig | ClusterConfig, total: int) -> np.ndarray:
@@ -70,6 +71,16 @@ def check_finite(values: np.ndarray, position: int) -> None:
             f"the bound of image {position + bad[0]} must be finite; got {values[bad[0]]}: the "
             f"model's weights or its likelihood have gone wrong"
         )
+
+
+def less_memory(config: EvaluateConfig, model: ElboModel) -> str:
+    """What to say where a pass needs more memory than there is."""
+    name, images = type(config).__name__, config.batch_size
+    rows = max(images, (config.chunk or model.samples_per_pass) // images * images)
+    smaller = f"{name}.chunk={max(images, rows // 2)}"
+    if rows == images:  # One sample of each image.
+        smaller = f"{name}.batch_size={images // 2}" if images > 1 else "fewer processes at once"
+    return f"out of memory with {rows} image-samples in a pass, {images} images: try {smaller}"
 
 
 def bound_settings(

@@ -38,7 +38,13 @@ from matnet_tf.config import DataConfig, Experiment, ScoreConfig
 from matnet_tf.config.serialization import from_dict, to_dict
 from matnet_tf.data import loading
 from matnet_tf.data.catalog import binarization_of, data_set_info
-from matnet_tf.evaluation.protocol import batch_seeds, bound_settings, check_finite, chosen_images
+from matnet_tf.evaluation.protocol import (
+    batch_seeds,
+    bound_settings,
+    check_finite,
+    chosen_images,
+    less_memory,
+)
 from matnet_tf.files import folder_for_work, open_file, read_json, write_whole
 from matnet_tf.model.bounds import bits_per_dim
 from matnet_tf.model.matnet import MatNet
@@ -159,7 +165,8 @@ def score(
     record = bound_settings(config, loaded, run.data.name, split, len(chosen))
     others = _comparable(inliers, record, run.model.num_levels) if inliers else None
     with folder_for_work(path.parent):
-        with devices.tensor_float_32(config.tf32):
+        advice = less_memory(config, loaded.model)
+        with devices.tensor_float_32(config.tf32), devices.translate_out_of_memory(advice):
             values, seconds = _measure(loaded.model, split, chosen, config)
         record |= {"seconds": seconds, "scores": str(path)}
         if others:

@@ -14,13 +14,20 @@ import keras
 import tensorflow as tf
 
 from matnet_tf.layers.base import StateLayer, activation_function, config_of
+from matnet_tf.layers.calls import of_weights
 from matnet_tf.layers.updates import UPDATES
 
 __all__ = ["BottomUpModule", "FinalBottomUpModule", "MergeModule", "TopDownModule", "TopModule"]
 
 
 class _Module(StateLayer):
-    """Base class of modules, which pass their settings on to a state update."""
+    """Base class of modules, which pass their settings on to a state update.
+
+    Attributes:
+      scale: Label of the module's scale, see `calls`; networks set it.
+    """
+
+    scale = ""
 
     def __init__(
         self,
@@ -58,6 +65,7 @@ class BottomUpModule(_Module):
     def build(self, h_bu_shape):
         self.update_layer.build(h_bu_shape)
 
+    @of_weights
     def call(self, h_bu):
         return self.update_layer(h_bu)
 
@@ -94,9 +102,11 @@ class TopDownModule(_Module):
             self.prior_hidden.build(h_td_shape)
             self.prior_head.build((*h_td_shape[:-1], self._prior_filters))
 
+    @of_weights
     def call(self, h_td, z):
         return self.update_layer(h_td, inputs=tf.cast(z, h_td.dtype))
 
+    @of_weights
     def prior_parameters(self, h_td: tf.Tensor) -> tf.Tensor:
         """The `[mean; log-variance]` of p(z_i | h_td), [B, ..., 2 * latents]; zeros if standard."""
         if self.prior_head is None:
@@ -148,11 +158,13 @@ class MergeModule(_Module):
     def call(self, h_bu, h_td, h_merge):
         return self.merge(self.project(h_bu), h_td, h_merge)
 
+    @of_weights
     def project(self, h_bu: tf.Tensor) -> tf.Tensor:
         """The share of the bottom-up state [B, ...] in Eq. 10's first convolution."""
         return self.projection(self.update_layer.activated_input(h_bu))
 
-    def merge(self, projection, h_td, h_merge) -> tuple[tf.Tensor, tf.Tensor]:
+    @of_weights
+    def merge(self, projection, h_td, h_merge=None) -> tuple[tf.Tensor, tf.Tensor]:
         """Parameters of the posterior and the next merge state.
 
         Args:

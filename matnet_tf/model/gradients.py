@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from matnet_tf.layers.calls import recomputing
 from matnet_tf.tracing import tf_function
 
 __all__ = [
@@ -43,9 +44,10 @@ def step_or_skip(
       int64: 1 for a step, 0 if it was skipped.
     """
     loss = model.elbo_loss
-    gradients = accumulated_gradients(
-        losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(model)
-    )
+    with recomputing(loss.recompute):
+        gradients = accumulated_gradients(
+            losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(model)
+        )
     norm = tf.linalg.global_norm(gradients)
     keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * model.gradient_norms.median())
     if on_data:

@@ -84,9 +84,12 @@ def _chain(config: ModelConfig, make) -> list[keras.layers.Layer]:
     for scale in config.scales:
         scale_names = [next(names) for _ in range(scale.modules)]
         if config.shared:
-            chain += [make(scale, f"{scale_names[0]}_shared")] * scale.modules
+            modules = [make(scale, f"{scale_names[0]}_shared")] * scale.modules
         else:
-            chain += [make(scale, name) for name in scale_names]
+            modules = [make(scale, name) for name in scale_names]
+        for module in modules:
+            module.scale = scale.label
+        chain += modules
     return chain
 
 

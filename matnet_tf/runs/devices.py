@@ -26,10 +26,12 @@ __all__ = [
     "WorkerLost",
     "described",
     "local_strategy",
+    "peak_memory",
     "strategy_for",
     "tensor_float_32",
     "this_worker",
     "translate_lost_worker",
+    "translate_out_of_memory",
 ]
 
 _MAX_CPU_DEVICES = 64  # Each costs memory and threads.
@@ -208,6 +210,26 @@ def translate_lost_worker(worker: Worker) -> Iterator[None]:
             f"worker {worker.index} of {worker.count}: another worker of the job is gone, or "
             f"cannot be reached; start all of them again, and they resume"
         ) from None
+
+
+@contextlib.contextmanager
+def translate_out_of_memory(advice: str) -> Iterator[None]:
+    """Turns TensorFlow's error about a device's memory into a MemoryError with this message.
+
+    Args:
+      advice: What needs too much memory, and what to try, in one line of at most 200 characters.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        raise MemoryError(advice) from None
+
+
+def peak_memory() -> int | None:
+    """The most bytes that TensorFlow has had on a GPU of this machine; None without a GPU."""
+    count = len(tf.config.list_physical_devices("GPU"))
+    infos = [tf.config.experimental.get_memory_info(f"GPU:{index}") for index in range(count)]
+    return max((info["peak"] for info in infos), default=None)
 
 
 def described() -> list[str]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from matnet_tf.config import TrainConfig
 from matnet_tf.data.loading import Split
+from matnet_tf.runs import devices
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.workdir import read_metrics, write_metrics
 from matnet_tf.training.dead_levels import dead_levels, warning
@@ -28,7 +29,7 @@ from matnet_tf.training.run_clock import RunClock
 from matnet_tf.training.schedules import Settings, settings_at
 from matnet_tf.training.summaries import Summaries
 
-__all__ = ["Checkpointing", "ProgressBar", "Schedules", "Speed", "Stops"]
+__all__ = ["Checkpointing", "PeakMemory", "ProgressBar", "Schedules", "Speed", "Stops"]
 
 _VALIDATION_BATCH = 250
 _STOPPING = (signal.SIGTERM, signal.SIGHUP)
@@ -58,6 +59,17 @@ class Speed(keras.callbacks.Callback):
         self.step = int(self.model.step.numpy())
         if self._first is None:
             self._first = (time.monotonic(), self.step)
+
+
+class PeakMemory(keras.callbacks.Callback):
+    """Prints the most memory that a GPU needed in the first execution of a session."""
+
+    _shown = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._shown and (peak := devices.peak_memory()) is not None:
+            print(f"memory: at most {peak / 2**30:.2f} GiB on a GPU in the first step", flush=True)
+        self._shown = True
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -29,7 +29,14 @@ from matnet_tf.runs.workdir import (
     read_metrics,
 )
 from matnet_tf.tracing import without_autograph
-from matnet_tf.training.callbacks import Checkpointing, ProgressBar, Schedules, Speed, Stops
+from matnet_tf.training.callbacks import (
+    Checkpointing,
+    PeakMemory,
+    ProgressBar,
+    Schedules,
+    Speed,
+    Stops,
+)
 from matnet_tf.training.run_clock import RunClock
 from matnet_tf.training.summaries import Summaries
 
@@ -61,10 +68,12 @@ def train(
       ValueError: If data or devices are missing or do not fit, the directory is in use or belongs
         to another experiment or other images, or training diverges again and again.
       OSError: If a checkpoint cannot be written; `devices.WorkerLost` if another worker is gone.
+      MemoryError: If a step needs more memory than its device has; it says what to try.
     """
     started = time.monotonic() if started is None else started
     worker, strategy = devices.this_worker(), devices.strategy_for(experiment.train.devices)
     _check_strategy(experiment.train, strategy)
+    _choose_operations(experiment.train)
     split = loading.load_for(experiment.model, experiment.data, "train")
     held_out = experiment.data.validation_images
     validation = loading.load(experiment.data, "validation") if held_out else None
@@ -117,6 +126,25 @@ def _check_strategy(train: TrainConfig, strategy: tf.distribute.Strategy) -> Non
             f"TrainConfig.batch_size must leave an image to each of {replicas} devices, as every "
             f"multiple of {replicas} does; got {train.batch_size}"
         )
+
+
+def _choose_operations(train: TrainConfig) -> None:
+    if train.deterministic:  # For the rest of the process: TensorFlow has no way back.
+        tf.config.experimental.enable_op_determinism()
+
+
+def _less_memory(train: TrainConfig, strategy: tf.distribute.Strategy) -> str:
+    """What to say where a step needs more memory than there is."""
+    images = -(-train.batch_size // strategy.num_replicas_in_sync)
+    tries = [f"TrainConfig.batch_size={train.batch_size // 2}"] if train.batch_size > 1 else []
+    if not train.recompute:
+        tries.insert(0, "TrainConfig.recompute=all")
+    if train.micro_batches < images:
+        tries.insert(0, f"TrainConfig.micro_batches={min(2 * train.micro_batches, images)}")
+    return (
+        f"out of memory with TrainConfig.batch_size={train.batch_size} and "
+        f"micro_batches={train.micro_batches}: try {' or '.join(tries) or 'a smaller model'}"
+    )
 
 
 def _adapt(model: ElboModel, split: Split) -> None:
@@ -178,6 +206,7 @@ class _Session:
         self._callbacks = [
             Averaging(self._checkpoints.averages),
             self._speed,
+            *([PeakMemory()] if chief else []),
             self._bar,
             Schedules(train, self._clock, self._checkpoints.rate_factor),
             self._stops,
@@ -199,7 +228,12 @@ class _Session:
         self._clock.agree()  # All workers must see the same budget as spent.
         if step >= self._experiment.train.steps or (step and self._clock.over_budget()):
             return self._record()
-        with self._stops.listening(), contextlib.closing(self._bar):
+        advice = _less_memory(self._experiment.train, self._model.distribute_strategy)
+        with (
+            self._stops.listening(),
+            contextlib.closing(self._bar),
+            devices.translate_out_of_memory(advice),
+        ):
             while step is not None:
                 try:
                     self._fit(step)

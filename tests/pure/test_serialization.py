@@ -29,6 +29,7 @@ TUPLES = {
     "halvings": (0.5, 0.75),
     "missing_colour": (1, 2, 3),
     "rectangles": ("0:0:8x8", "4:8:20x20"),
+    "recompute": ("7x7", "14x14"),
 }
 # Settings without which another value of a field is refused.
 COMPANIONS = {
@@ -128,6 +129,13 @@ def test_differences_name_the_fields_that_differ():
     assert differences(ours, theirs) == ["train.steps: 5, not 10000", "seed: 2, not 0"]
     limited = Experiment(
         data=DataConfig(dir="/elsewhere"),
-        train=TrainConfig(max_seconds=9.0, keep_checkpoints=7, devices=2, rollbacks=0),
+        train=TrainConfig(
+            max_seconds=9.0,
+            keep_checkpoints=7,
+            devices=2,
+            rollbacks=0,
+            micro_batches=2,
+            recompute=("all",),
+        ),
     )
     assert differences(ours, ours) == differences(limited, theirs) == []

@@ -77,6 +77,14 @@ def test_one_device_needs_no_strategy_and_too_many_are_refused(two_devices):
         devices.local_strategy(2**31 - 1)
 
 
+def test_an_error_about_memory_becomes_advice():
+    with (
+        pytest.raises(MemoryError, match="^try less$"),
+        devices.translate_out_of_memory("try less"),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
 def test_a_batch_of_one_image_is_refused_on_two_devices(tmp_path, two_devices):
     with pytest.raises(ValueError, match="batch_size must leave an image to each of 2 .* got 1"):
         train.train(settings(devices=2, batch_size=1), tmp_path)

@@ -21,7 +21,7 @@ from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.models import load_run
 from matnet_tf.runs.workdir import read_experiment, read_metrics
 from matnet_tf.training import train
-from matnet_tf.training.callbacks import Checkpointing
+from matnet_tf.training.callbacks import Checkpointing, PeakMemory
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_eagerly")]
 
@@ -45,6 +45,20 @@ def untimed_rows(workdir):
 def undisturbed(tmp_path_factory, module_eagerly):
     workdir = tmp_path_factory.mktemp("undisturbed")
     return workdir, train.train(tiny(), workdir)
+
+
+def test_the_memory_of_a_gpu_is_printed_once(monkeypatch, capsys):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a", "b"])
+    peaks = {"GPU:0": {"peak": 2**30}, "GPU:1": {"peak": 3 * 2**29}}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", peaks.get)
+    callback = PeakMemory()
+    callback.on_train_batch_end(0)
+    callback.on_train_batch_end(1)
+    line = "memory: at most 1.50 GiB on a GPU in the first step\n"
+    assert capsys.readouterr().out == line
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    PeakMemory().on_train_batch_end(0)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_leaves_its_config_rows_and_checkpoints(undisturbed):
@@ -75,6 +89,16 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_weights_and_rows(
     assert any(line.startswith("100%") and "step 12/12, elbo -" in line for line in lines)
     assert_same_variables(tmp_path, undisturbed[0])
     assert untimed_rows(tmp_path) == untimed_rows(undisturbed[0])
+
+
+def test_a_run_asks_for_deterministic_operations_if_told_to(tmp_path, monkeypatch):
+    asked = []
+    enable = lambda: asked.append("yes")  # noqa: E731
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", enable)
+    for deterministic in (False, True):
+        train.train(tiny(steps=4, deterministic=deterministic), tmp_path / str(deterministic))
+    assert asked == ["yes"]
+    assert_same_variables(tmp_path / "False", tmp_path / "True")
 
 
 def test_a_finished_run_started_again_does_nothing(undisturbed):
