@@ -209,7 +209,7 @@ class TrainConfig(ElboLoss):
     beta_1_halving: bool = field(
         False, "move beta_1 half-way to 0.95 at each halving, as the reference does"
     )
-    beta_2: float = field(0.999, "Adam's beta_2; the reference has 0.98", at_least=0, below=1)
+    beta_2: float = field(0.98, "Adam's beta_2; the reference: 0.98 or 0.99", at_least=0, below=1)
     epsilon: float = field(1e-7, "Adam's epsilon; the reference has 1e-4", above=0)
     weight_decay: float = field(
         0.0,
