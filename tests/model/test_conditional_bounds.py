@@ -353,21 +353,20 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("arguments", DRAWN.values(), ids=DRAWN)
-def test_a_sample_has_the_known_pixels_and_scores_as_sampling_reported(arguments):
+def test_a_sample_has_the_known_pixels(arguments):
     layer = layer_of(*arguments)
     known, context = some_images(layer), context_of(layer, 3)
-    images, log_prob = layer.sample(layer.add_observed(context, known), tf.constant([3, 4]), known)
+    images = layer.sample(layer.add_observed(context, known), tf.constant([3, 4]), known)
     assert not layer.observation.invalid(images).numpy().any()
     images, (x, mask) = images.numpy(), (part.numpy() for part in known)
     shown = np.broadcast_to(mask > 0, x.shape)
     assert images[shown].tobytes() == x[shown].tobytes()
     assert not np.array_equal(images[~shown], x[~shown])
     p_x = layer.distribution(context, known)
-    np.testing.assert_allclose(p_x.log_prob(images), log_prob, rtol=1e-4)
     # What is drawn does not depend on what stands in the place of hidden pixels.
     same = ObservedPixels(tf.where(known.mask > 0, known.x, 1 - known.x), known.mask)
     seen = layer.add_observed(context, same)
-    same_bits([images], [layer.sample(seen, tf.constant([3, 4]), same)[0]])
+    same_bits([images], [layer.sample(seen, tf.constant([3, 4]), same)])
     many = p_x.sample(2, seed=[0, 1]).numpy()
     assert many.shape == (2, *x.shape) and not np.array_equal(*many)
     same_bits(many[:, shown], np.stack([x[shown]] * 2))
