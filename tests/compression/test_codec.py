@@ -116,8 +116,8 @@ def test_the_mean_length_is_near_the_bound(changes):
     bits = 8 * (len(data) - 8 - length)
     elbo = model.elbo(coded.images.astype(np.float32), seed=1).elbo
     bound = -elbo.numpy().astype(np.float64) / np.log(2)
-    # With random weights lengths are up to 4 % above the bound, see BUILD_NOTES.md; a trained model's
-    # file is 0.3 % above, see docs/compression.md.
+    # With random weights lengths are up to 4 % above the bound, see BUILD_NOTES.md; those of a
+    # trained model are 0.3 % above, see docs/compression.md.
     assert bits == pytest.approx(bound.sum(), rel=0.05)
 
 
