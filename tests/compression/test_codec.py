@@ -121,8 +121,11 @@ def test_the_mean_length_is_the_bound(changes):
     bits = 8 * (len(data) - 8 - length)
     mask = [np.float32(~coded.hidden[..., np.newaxis])] if config.conditional_stages else []
     elbo = model.elbo(coded.images.astype(np.float32), *mask, seed=1).elbo
-    bound = -elbo.numpy().astype(np.float64).sum() / np.log(2)
-    assert bits == pytest.approx(bound, rel=0.02)  # Its standard error is 0.6 %.
+    bound = -elbo.numpy().astype(np.float64) / np.log(2)
+    # The length is the sum of a draw of the same kind, so the difference has both variances.
+    error = np.std(bound) * np.sqrt(2 * len(bound))
+    assert abs(bits - bound.sum()) < 3 * error + 64  # The end of the stack is whole words.
+    assert error < 0.01 * bound.sum()
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "logistic", "mixture"])

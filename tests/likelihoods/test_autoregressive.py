@@ -9,6 +9,7 @@ import numpy as np
 import numpy_matnet as npm
 import pytest
 import tensorflow as tf
+from local_models import log_prob_in_order
 
 from matnet_tf.config import ModelConfig, Scale
 from matnet_tf.likelihoods.autoregressive import LocalAutoregression
@@ -200,6 +201,8 @@ def test_incremental_sampling_equals_whole_passes_with_the_same_noise(make):
         values = slice(None) if layer.steps == 1 else step
         x[:, y, c, values] = drawn[:, y, c, values]
     np.testing.assert_allclose(images, x, atol=1e-6)
+    log_prob = log_prob_in_order(layer, context, images.numpy())
+    np.testing.assert_allclose(layer.distribution(context).log_prob(images), log_prob, rtol=1e-4)
 
 
 @pytest.mark.slow

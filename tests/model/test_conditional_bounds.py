@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from local_models import log_prob_in_order
 from test_bounds import IMAGES, X, log_mean_exp, meets, rises_towards
 from test_conditional import LOCAL, ROWS, data, every_row, made, priors, same_bits, walk
 
@@ -353,7 +354,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("arguments", DRAWN.values(), ids=DRAWN)
-def test_a_sample_has_the_known_pixels(arguments):
+def test_a_sample_has_the_known_pixels_and_scores_as_its_values_were_drawn(arguments):
     layer = layer_of(*arguments)
     known, context = some_images(layer), context_of(layer, 3)
     images = layer.sample(layer.add_observed(context, known), tf.constant([3, 4]), known)
@@ -362,7 +363,9 @@ def test_a_sample_has_the_known_pixels(arguments):
     shown = np.broadcast_to(mask > 0, x.shape)
     assert images[shown].tobytes() == x[shown].tobytes()
     assert not np.array_equal(images[~shown], x[~shown])
-    p_x = layer.distribution(context, known)
+    p_x, seen = layer.distribution(context, known), layer.add_observed(context, known)
+    expected = log_prob_in_order(layer, seen, images, known)
+    np.testing.assert_allclose(p_x.log_prob(images), expected, rtol=1e-4)
     # What is drawn does not depend on what stands in the place of hidden pixels.
     same = ObservedPixels(tf.where(known.mask > 0, known.x, 1 - known.x), known.mask)
     seen = layer.add_observed(context, same)
