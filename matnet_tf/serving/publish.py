@@ -39,6 +39,8 @@ _LICENCES = {
     "mnist": "MNIST (LeCun, Cortes and Burges; CC BY-SA 3.0).",
     "binarized_mnist": "MNIST (LeCun, Cortes and Burges; CC BY-SA 3.0), binarized once by "
     "Larochelle.",
+    "omniglot28": "Omniglot (Lake, Salakhutdinov and Tenenbaum; MIT), as resized by Burda et al.",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009), photos from the web; no licence is stated.",
 }
 
 
