@@ -16,10 +16,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --quiet -n $(JOBS)
 
-.PHONY: help venv quick test serving page lint demo verify wheel faults fuzz clean
+.PHONY: help venv quick test serving page notebooks lint demo verify wheel faults fuzz clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## create .venv and install the package into it, editable
 
@@ -29,10 +29,10 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 quick: venv  ## run the fast tests, in about a minute
-	$(PYTEST) -m "not slow and not serving and not explore"
+	$(PYTEST) -m "not slow and not serving and not explore and not notebooks"
 
-test: lint  ## lint and run all tests except those of `make serving` and `make page`
-	$(PYTEST) -m "not serving and not explore"
+test: lint  ## lint and run all tests except those of `make serving`, `page` and `notebooks`
+	$(PYTEST) -m "not serving and not explore and not notebooks"
 
 serving: venv  ## test exports in a stand-in for TensorFlow Serving, the C API and other runtimes
 	$(PYTEST) -m serving
@@ -40,6 +40,10 @@ serving: venv  ## test exports in a stand-in for TensorFlow Serving, the C API a
 page: venv  ## test the page of matnet explore in Chromium, which must be installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,page]'
 	$(PYTEST) -m explore
+
+notebooks: venv  ## execute the notebooks in examples/, one at a time
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,notebooks]'
+	$(BIN)/python -m pytest --quiet -m notebooks
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check --quiet

@@ -51,6 +51,7 @@ setuptools.setup(
         "compression": COMPRESSION,
         "explore": EXPLORE,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "notebooks": ["ipykernel>=7.4,<8", "nbclient>=0.11,<0.12"],  # Tests of them.
         "page": [*EXPLORE, "playwright>=1.55,<2"],  # Tests of it.
         "serving": SERVING,
         "test": [

@@ -47,6 +47,7 @@ _MODULES = {
     "config": "config",
     "data": "data",
     "devices": "runs.devices",
+    "presets": "presets",
 }
 
 __all__ = [*_NAMES, *_MODULES]  # noqa: PLE0604 - every name is a string.
@@ -56,7 +57,7 @@ def __getattr__(name):
     if name not in _NAMES and name not in _MODULES:
         raise AttributeError(f"module 'matnet_tf' has no attribute {name!r}")
     module, _, attribute = _NAMES.get(name, _MODULES.get(name)).partition(":")
-    if module not in ("config", "version"):
+    if module not in ("config", "presets", "version"):
         check_backend()
         register()
     found = importlib.import_module(f"matnet_tf.{module}")

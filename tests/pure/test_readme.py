@@ -1,16 +1,19 @@
 # Copyright 2026 The matnet-tf authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The programs, flags, presets, files and targets that the documents name exist."""
+"""The programs, flags, presets, files and targets that documents and notebooks name exist."""
 
 import pathlib
 import re
 
 import pytest
+from notebooks import NOTEBOOKS, ROOT, read_markdown
 
 from matnet_tf import cli, presets
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD_NOTES.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / "README.md", ROOT / "BUILD_NOTES.md"),
+    *(*sorted((ROOT / "docs").glob("*.md")), *NOTEBOOKS),
+]
 FLAG = r"(?<![\w-])--([A-Za-z][\w.]*)"
 PROGRAM_FLAGS = {
     name: {flag.name for flag in program.flags} | {"flagfile", "help", "help_all"}
@@ -22,7 +25,7 @@ every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: pat
 
 def text_and_shell(path: pathlib.Path) -> tuple[str, str]:
     """Returns the text outside of code blocks, and the lines of shell blocks."""
-    text = path.read_text(encoding="utf-8")
+    text = read_markdown(path)
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     shell = "".join(code for language, code in blocks if language == "sh")
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -55,7 +58,7 @@ def headings(path: pathlib.Path) -> set[str]:
 
 @every_document
 def test_links_and_paths_lead_to_files(path):
-    text = path.read_text(encoding="utf-8")
+    text = read_markdown(path)
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         name, _, anchor = link.partition("#")
         target = (path.parent / name) if name else path
