@@ -17,6 +17,7 @@ let pen = pens[0].dataset.pen;
 let last = null; // Where a stroke goes on.
 let place = [width >> 1, height >> 1]; // Of the cursor, which keys move.
 let sent = "";
+let given; // The last value that came from the server, for Reset.
 pixels.data.fill(255);
 
 function show() {
@@ -60,9 +61,14 @@ async function data(address) {
 
 async function receive() {
   if (!props.value || JSON.stringify(props.value) === sent) return;
-  sent = JSON.stringify(props.value);
-  const mask = await data(props.value.hidden);
-  pixels = await data(props.value.image);
+  given = props.value;
+  sent = JSON.stringify(given);
+  await load(given);
+}
+
+async function load(value) {
+  const mask = await data(value.hidden);
+  pixels = await data(value.image);
   hidden = hidden.map((_, i) => (mask.data[4 * i] >= 128 ? 1 : 0));
   show();
 }
@@ -140,6 +146,10 @@ element.querySelector("[data-do=clear]").addEventListener("click", () => {
   pixels.data.forEach((_, i) => (pixels.data[i] = i % 4 === 3 ? 255 : 0));
   hidden.fill(0);
   show();
+  send();
+});
+element.querySelector("[data-do=reset]").addEventListener("click", async () => {
+  await load(given);
   send();
 });
 element.querySelector("[data-do=invert]").addEventListener("click", () => {

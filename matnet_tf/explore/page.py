@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,8 +21,17 @@ from matnet_tf.explore.views import Views
 __all__ = ["launch"]
 
 _FOLDER = pathlib.Path(__file__).parent
-_SEED = {"label": "Seed", "value": 0, "precision": 0, "minimum": 0}
+_SEED = {"label": "Seed", "value": 0, "precision": 0}
 _LATEST = {"show_progress": "minimal", "trigger_mode": "always_last", "api_name": False}
+
+
+def _slider(*arguments: Any, **more: Any) -> gr.Slider:
+    """A slider that leaves the checks to `Views`, whose errors are one line on the page."""
+    slider = gr.Slider(*arguments, **more)
+    # Gradio's own fails with a traceback if the box with the number is empty. It is not overridden
+    # in a subclass, for which Gradio would write a file next to this one.
+    slider.preprocess = lambda payload: payload
+    return slider
 
 
 def launch(views: Views, title: str, port: int) -> gr.Blocks:
@@ -100,18 +110,22 @@ Part = tuple[Callable, Sequence[Any], Sequence[Any], gr.HTML]
 
 def _levels(views: Views, image: gr.HTML) -> Part:
     levels = views.model.config.num_levels
-    kept = gr.Slider(0, levels, value=levels, step=1, label="Levels kept, from the top")
+    kept = _slider(0, levels, value=levels, step=1, label="Levels kept, from the top")
     seed = gr.Number(**_SEED)
     return views.levels, [image, kept, seed], [kept.change, seed.change], _shown()
 
 
 def _between(views: Views, image: gr.HTML) -> Part:
     names = list(views.model.config.level_names)
-    second = _canvas(views, "The second image", 1)
-    levels = gr.CheckboxGroup(names, value=names, label="Levels that are mixed, top first")
-    seed = gr.Number(**_SEED)
+    shown = _shown()  # Above the controls, which are longer than a screen.
+    with gr.Row():
+        with gr.Column(min_width=260):
+            second = _canvas(views, "The second image", 1)
+        with gr.Column(min_width=260):
+            levels = gr.CheckboxGroup(names, value=names, label="Levels that are mixed, top first")
+            seed = gr.Number(**_SEED)
     events = [second.change, levels.change, seed.change]
-    return views.between, [image, second, levels, seed], events, _shown()
+    return views.between, [image, second, levels, seed], events, shown
 
 
 def _sample(views: Views, image: gr.HTML) -> Part:
@@ -119,7 +133,7 @@ def _sample(views: Views, image: gr.HTML) -> Part:
     scales = [f"{'x'.join(map(str, scale.shape))}" for scale in views.model.config.scales]
     with gr.Row():
         temperatures = [
-            gr.Slider(0, 1.5, value=1, step=0.05, label=f"Temperature, {name}", min_width=140)
+            _slider(0, 1.5, value=1, step=0.05, label=f"Temperature, {name}", min_width=140)
             for name in ("top", *scales)
         ]
     seed = gr.Number(**_SEED)
@@ -129,13 +143,15 @@ def _sample(views: Views, image: gr.HTML) -> Part:
 
 def _score(views: Views, image: gr.HTML) -> Part:
     start = gr.Button(f"Compare with {views.examples.source}")
-    shown = _shown()
-    start.click(views.compare, image, shown, show_progress="hidden", api_name=False)
+    progress, shown = _shown(), _shown()
+    start.click(views.compare, None, progress, show_progress="hidden", api_name=False).then(
+        views.score, image, shown, **_LATEST
+    )
     return views.score, [image], [], shown
 
 
 def _complete(page: gr.Blocks, views: Views, image: gr.HTML) -> None:
-    temperature = gr.Slider(0, 1.5, value=1, step=0.05, label="Temperature")
+    temperature = _slider(0, 1.5, value=1, step=0.05, label="Temperature")
     seed, shown = gr.Number(**_SEED), _shown()
     events = [page.load, image.change, temperature.change, seed.change]
     gr.on(events, views.complete, [image, temperature, seed], shown, **_LATEST)
@@ -160,22 +176,24 @@ def _canvas(views: Views, name: str, first: int = 0) -> gr.HTML:
         js_on_load=(_FOLDER / "canvas.js").read_text(encoding="utf-8"),
         apply_default_css=False,
     )
-    index = gr.Slider(
+    index = _slider(
         0, last, value=min(first, last), step=1, label="Test image", info=views.examples.source
     )
-    index.change(views.example, index, canvas, show_progress="hidden", api_name=False)
-    upload, line = gr.UploadButton("Upload a picture", size="sm"), _shown()
+    upload, line = gr.UploadButton("Upload a picture", size="md"), _shown()
 
-    def take(path):
-        value, text = views.uploaded(path)
+    def take(answer, source):
+        value, text = answer(source)
         return (gr.skip() if value is None else value), text
 
-    upload.upload(take, upload, [canvas, line], api_name=False)
+    shown = [canvas, line]
+    choose = functools.partial(take, views.chosen)
+    index.change(choose, index, shown, show_progress="hidden", api_name=False)
+    upload.upload(functools.partial(take, views.uploaded), upload, shown, api_name=False)
     return canvas
 
 
 def _html(name: str, height: int, width: int, channels: int, hides: bool) -> str:
-    pens = ["hide"] if hides else []
+    pens = ["hide", "reveal"] if hides else []
     pens += ["white", "black", *(["colour"] if channels == 3 else [])]
     buttons = "".join(
         f'<button type="button" data-pen="{pen}" aria-pressed="{str(pen == pens[0]).lower()}">'
@@ -184,14 +202,16 @@ def _html(name: str, height: int, width: int, channels: int, hides: bool) -> str
     )
     chooser = '<input type="color" value="#3366cc" aria-label="Colour of the pen">'
     size = max(1, round(width / (5 if hides else 10)))
+    keys = "arrow keys move, space paints, shift and arrow keys paint a line"
     return (
         f'<div class="canvas"><div class="paper"><canvas width="{width}" height="{height}" '
-        f'tabindex="0" role="img" aria-label="{name}: arrow keys move, space paints, shift and '
-        f'arrow keys paint a line"></canvas><div class="cursor" style="width:{100 / width}%;'
-        f'height:{100 / height}%"></div></div><div class="tools">{buttons}'
-        f"{chooser if channels == 3 else ''}"
+        f'tabindex="0" role="application" aria-label="{name}: {keys}"></canvas>'
+        f'<div class="cursor" style="width:{100 / width}%;height:{100 / height}%"></div></div>'
+        f'<div class="tools">{buttons}{chooser if channels == 3 else ""}'
         f'<button type="button" data-do="invert">Invert</button>'
         f'<button type="button" data-do="clear">Clear</button>'
+        f'<button type="button" data-do="reset">Reset</button>'
         f'<label>Brush <input type="range" min="1" max="{max(4, width // 3)}" value="{size}">'
-        f"</label></div></div>"
+        f'</label></div></div><p class="note">Draw with the mouse or a finger, or with keys: '
+        f"{keys}.</p>"
     )

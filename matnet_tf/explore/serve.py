@@ -8,6 +8,8 @@ import os
 import socket
 import threading
 
+from tqdm import tqdm
+
 from matnet_tf.config import ExploreConfig
 from matnet_tf.explore.examples import load_examples
 from matnet_tf.explore.views import Views
@@ -40,6 +42,9 @@ def serve(workdir: str | os.PathLike, config: ExploreConfig, data_dir: str = "")
     experiment, port = read_experiment(workdir, data_dir), _free(config.port)
     examples = load_examples(workdir, experiment, config.images)
     views = Views(load_run(workdir, config.weights).model, examples, config.num_samples)
+    # In a log there is no bar: it takes seconds.
+    for ask in tqdm(views.first_questions(), "explore: preparing", unit="answer", disable=None):
+        ask()
     name = os.path.basename(os.path.abspath(workdir)).removeprefix("preset_")
     page.launch(views, f"matnet explore: {name}", port)
     print(f"explore: http://{_HOST}:{port} shows {name}; Ctrl-C ends it", flush=True)

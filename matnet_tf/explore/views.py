@@ -63,18 +63,40 @@ class Views:
         self.model, self.examples, self.num_samples = model, examples, num_samples
         self.conditional = bool(model.config.conditional_stages)
         self._answers = None if self.conditional else Answers(model)
-        self._others: dict[str, np.ndarray] = {}  # Scores of the test images, by column.
+        self._rows: list[dict[str, float]] = []  # Scores of the test images.
         self._measuring = threading.Lock()
         # The slider of kept levels asks for one picture after another of the same image.
         self._cached = functools.lru_cache(_KEPT)(self._reconstructions)
+
+    def first_questions(self) -> list[Callable[[], str]]:
+        """One question of every kind: only the first answers take long, as they make the graphs."""
+        if self.conditional:
+            picture = np.zeros(self.model.config.image_shape, np.uint8)
+            hidden = canvas_of(picture, np.zeros(picture.shape[:2], bool))
+            return [functools.partial(self.complete, hidden, 1.0, 0)]
+        image, temperatures = self.example(0), [1.0] * (len(self.model.config.scales) + 1)
+        return [
+            functools.partial(self.levels, image, 0, 0),
+            functools.partial(self.between, image, image, [], 0),
+            functools.partial(self.sample, 0, *temperatures),
+            functools.partial(self.score, image),
+        ]
 
     # Images.
 
     def example(self, index: int) -> Canvas:
         """The canvas with a test image, whose masked pixels are hidden."""
         known = self.examples.known
-        picture = stored(self.model, self.examples.x[int(index)])
-        return canvas_of(picture, None if known is None else known[int(index)])
+        picture = stored(self.model, self.examples.x[index])
+        return canvas_of(picture, None if known is None else known[index])
+
+    def chosen(self, index: Any) -> tuple[Canvas | None, str]:
+        """The canvas with a test image, or None and the line of an error."""
+        try:
+            index = _whole("the test image", index, len(self.examples.x) - 1)
+        except ValueError as error:
+            return None, note(str(error), "error")
+        return self.example(index), ""
 
     def uploaded(self, path: str) -> tuple[Canvas | None, str]:
         """The canvas with a file, or None, and a line that says what became of it."""
@@ -135,6 +157,7 @@ class Views:
     @_answered
     def sample(self, seed: int, *temperatures: float) -> str:
         """Images from the prior."""
+        temperatures = [_temperature(value) for value in temperatures]
         found = self._answers.samples(_DRAWS, temperatures, _whole("the seed", seed))
         what = "Images from the prior, means of p(x | z). A temperature is a factor on the scales "
         what += "of the priors of its levels: below 1, images vary less."
@@ -148,18 +171,20 @@ class Views:
         """A table of the image's scores, and where they lie among those of the test images."""
         picture, _ = of_canvas(self.model, canvas)
         found = self._answers.scores(self._values(picture), self.num_samples)
-        return _table(found, self._others, self.num_samples, self.examples.source)
+        rows = self._rows if len(self._rows) == len(self.examples.x) else []
+        others = {name: np.array([row[name] for row in rows]) for name in found if rows}
+        return _table(found, others, self.num_samples, self.examples.source)
 
-    def compare(self, canvas: Canvas) -> Iterator[str]:
-        """Scores the test images, once; yields the progress, and in the end the table."""
-        with self._measuring:
-            if not self._others:
-                rows, total = [], len(self.examples.x)
-                for number, x in enumerate(self.examples.x):
-                    yield _progress(number, total)
-                    rows.append(self._answers.scores(x, self.num_samples))
-                self._others = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        yield self.score(canvas)
+    def compare(self) -> Iterator[str]:
+        """Scores the test images, once for all pages; yields the progress, in the end nothing."""
+        total = len(self.examples.x)
+        while (done := len(self._rows)) < total:
+            yield _progress(done, total)
+            with self._measuring:
+                # Another page may have scored this image meanwhile.
+                if len(self._rows) == done:
+                    self._rows.append(self._answers.scores(self.examples.x[done], self.num_samples))
+        yield ""
 
     # Completions: of conditional models.
 
@@ -170,7 +195,12 @@ class Views:
         if known.all():
             return note("Paint over what is to be filled in, with Hide.")
         found = impute_picture(
-            self.model, picture, known, _COMPLETIONS, float(temperature), _whole("the seed", seed)
+            self.model,
+            picture,
+            known,
+            _COMPLETIONS,
+            _temperature(temperature),
+            _whole("the seed", seed),
         )
         mean = np.rint(found.mean(axis=0)).astype(np.uint8)
         labels = [*map(str, range(1, _COMPLETIONS + 1)), "mean"]
@@ -188,6 +218,12 @@ def _whole(name: str, value: Any, most: int = 2**31 - 1) -> int:
     if not isinstance(value, (int, float)) or value != int(value) or not 0 <= value <= most:
         raise ValueError(f"{name} must be a whole number from 0 to {most}; got {value!r}")
     return int(value)
+
+
+def _temperature(value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+        raise ValueError(f"a temperature must be a number of at least 0; got {value!r}")
+    return float(value)
 
 
 def _progress(done: int, total: int) -> str:

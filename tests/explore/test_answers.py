@@ -57,6 +57,26 @@ def test_samples_have_a_temperature_for_the_top_and_each_scale(model):
     np.testing.assert_allclose(found, model.sample(3, [0.5, 0, 0, 2.0], SEED), atol=1e-6)
 
 
+def test_only_the_first_answers_make_graphs(images, monkeypatch):
+    model = MatNet(CONFIG, seed=1)
+    answers, traces = Answers(model), []
+    descend = model.hierarchy.top_down_pass
+    monkeypatch.setattr(
+        model.hierarchy, "top_down_pass", lambda *a, **k: traces.append(1) or descend(*a, **k)
+    )
+
+    def ask(levels, temperature, seed):
+        answers.reconstructions(images[seed], seed)
+        answers.between(*images, levels, 3, seed)
+        answers.samples(3, [1.0, temperature, 1.0], seed)
+        answers.scores(images[seed], 3, seed)
+
+    ask([], 1.0, 0)
+    first = len(traces)
+    ask([0, 2], 0.3, 1)
+    assert len(traces) == first > 0
+
+
 @pytest.mark.parametrize("per_pass", [5000, 7])
 def test_scores_are_those_of_matnet_score(model, images, monkeypatch, per_pass):
     monkeypatch.setattr(type(model), "samples_per_pass", per_pass)

@@ -43,10 +43,9 @@ def browser():
 def serve(folder, *arguments):
     """Starts `matnet explore`; returns the process and the page's address."""
     command = [sys.executable, "-m", "matnet_tf", "explore", "--port=0", *arguments]
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=-1, stderr=-1, text=True
-    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    del env["TF_CPP_MIN_LOG_LEVEL"]  # The tests' own, which lets TensorFlow's banners through.
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=-1, stderr=-1, text=True)
     line = process.stdout.readline()
     found = re.search(r"http://127\.0\.0\.1:\d+", line)
     assert found, line + process.stderr.read()
@@ -72,7 +71,7 @@ def opened(browser, address, width):
     page, hosts, errors = browser.new_page(viewport={"width": width, "height": 800}), set(), []
     page.set_default_timeout(PATIENCE)
     page.on("request", lambda request: hosts.add(re.sub("^(data|blob):.*", address, request.url)))
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.goto(address)
     yield page
     assert all(host.startswith(address) for host in hosts) and not errors, (hosts, errors)
@@ -132,6 +131,97 @@ def test_levels_follow_the_slider_the_image_and_the_brush(page):
     assert canvas_pixel(page, 4, 0) == [0, 0, 0, 255] and canvas_pixel(page, 0, 0) == [255] * 4
 
 
+def tab_to(page, name):
+    """Presses Tab until the named control has the focus, which must be seen."""
+    script = """() => {
+        const e = document.activeElement, style = getComputedStyle(e);
+        const label = e.labels?.[0] || e;
+        const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+        return [e.getAttribute("aria-label") || label.innerText.trim(), seen];
+    }"""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        found, seen = page.evaluate(script)
+        assert seen or not found, f"the focus of {found} is not seen"
+        if found.startswith(name):
+            return
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+@pytest.fixture
+def phone(browser, digits):
+    yield from opened(browser, digits, 390)
+
+
+def test_keys_alone_are_enough(phone, tmp_path):
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "white.png")
+    page, keys = phone, phone.keyboard
+    figure(page).wait_for()
+    tab_to(page, "The image: arrow keys move")
+    for key in ("ArrowRight", "ArrowDown"):
+        for _ in range(8):
+            keys.press(key)
+    was = canvas_pixel(page, 7, 7)
+    assert was == [0, 0, 0, 255], "a corner of a digit"
+    first = page.locator("figure:visible img").first.get_attribute("src")
+    changed(page, lambda: keys.press("Space"))
+    changed(page, lambda: keys.press("Shift+ArrowUp"))
+    assert canvas_pixel(page, 7, 7) == canvas_pixel(page, 7, 6) == [255] * 4
+    tab_to(page, "Reset")
+    changed(page, lambda: keys.press("Space"))
+    assert canvas_pixel(page, 7, 7) == was
+    assert page.locator("figure:visible img").first.get_attribute("src") == first
+    tab_to(page, "range slider for Test image")
+    changed(page, lambda: keys.press("ArrowRight"))
+    tab_to(page, "Upload a picture")
+    with page.expect_file_chooser() as chooser:
+        keys.press("Enter")
+    changed(page, lambda: chooser.value.set_files(tmp_path / "white.png"))
+    assert canvas_pixel(page, 7, 7) == [255] * 4
+    tab_to(page, "range slider for Levels kept")
+    keys.press("ArrowLeft")
+    figure(page).get_by_text("with the top 4 of 5 levels").wait_for()
+    keys.press("Shift+Tab")
+    tab_to(page, "Seed")
+    changed(page, lambda: keys.press("ArrowUp"))
+    page.locator("body").press("Home")
+    page.get_by_role("tab", name="Levels").focus()
+    tab_to(page, "Between")
+    keys.press("Enter")
+    figure(page).get_by_text("latents of 5 levels").wait_for()
+    tab_to(page, "00_top")
+    keys.press("Space")
+    figure(page).get_by_text("latents of 4 levels").wait_for()
+
+
+def test_bad_input_is_one_line_and_the_page_goes_on(page, tmp_path):
+    figure(page).wait_for()
+    Image.new("1", (5000, 4001)).save(tmp_path / "huge.png")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "huge.png")
+    error = page.locator("p.error:visible")
+    error.get_by_text("it has 4001x5000 pixels; at most 20 megapixels are read").wait_for()
+    number = page.get_by_label("number input for Test image").first
+    for text, expected in (("2.5", "got 2.5"), ("3", None)):
+        number.fill(text)
+        number.press("Enter")
+        if expected:
+            error.get_by_text(f"must be a whole number from 0 to 11; {expected}").wait_for()
+        else:
+            error.wait_for(state="detached")
+    number = page.get_by_label("number input for Levels kept")
+    number.fill("")
+    number.press("Tab")
+    figure(page).get_by_text("with the top 0 of 5 levels").wait_for()
+    seed = page.get_by_label("Seed").first
+    seed.fill("-1")
+    seed.press("Enter")
+    error.get_by_text("the seed must be a whole number from 0 to").wait_for()
+    seed.fill("1")
+    seed.press("Enter")
+    figure(page).wait_for()
+    assert not page.locator("[data-testid=toast-body]").count()
+
+
 def test_uploads_are_taken_or_refused_in_a_line(page, tmp_path):
     figure(page).wait_for()
     Image.fromarray(np.full((30, 90), 200, np.uint8)).save(tmp_path / "white.png")
@@ -185,5 +275,11 @@ def test_what_is_painted_over_is_filled_in(browser, tmp_path):
         page.mouse.click(box["x"] + 3, box["y"] + box["height"] - 3)
         figure(page).get_by_text("6 completions of the 49 hidden pixels").wait_for()
         assert page.locator("figure:visible img").count() == 7
+        tab_to(page, "Reveal")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Space")
+        figure(page).get_by_text("6 completions of the 45 hidden pixels").wait_for()
     process.send_signal(signal.SIGTERM)
     process.wait(30)

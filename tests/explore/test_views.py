@@ -61,6 +61,13 @@ def test_a_canvas_gives_back_what_it_got(views, filling):
         np.testing.assert_array_equal(known, KNOWN if shown is filling else True)
 
 
+def test_there_is_a_first_question_of_every_kind(views, filling):
+    answers = [ask() for ask in (*views.first_questions(), *filling.first_questions())]
+    starts = ["The image, and", "From the first", "Images from the prior", "log p(x) is", "6 compl"]
+    assert len(answers) == len(starts)
+    assert all(map(str.startswith, map(caption, answers), starts))
+
+
 def test_levels_show_the_image_and_every_number_of_kept_levels(views):
     text = views.levels(views.example(0), 1, 5)
     image, kept, *row = pictures_in(text)
@@ -90,8 +97,9 @@ def test_samples_follow_the_temperatures(views):
 def test_scores_say_where_the_image_stands_among_the_test_images(views):
     before = views.score(views.example(0))
     assert "not compared yet" in before and "%" not in before
-    *progress, table = views.compare(views.example(1))
-    assert len(progress) == 3 and "1 of 3" in progress[1]
+    progress = [*views.compare()]
+    assert len(progress) == 4 and "1 of 3" in progress[1] and progress[3] == ""
+    table = views.score(views.example(1))
     rows = re.findall(r"<tr><th>([^<]*)</th><td>(.*?)</td><td>(.*?)%</td></tr>", table)
     scores = [image_scores(views.model, X[i : i + 1], 2, [0]) for i in range(3)]
     assert [html.unescape(name) for name, *_ in rows] == list(scores[0])
@@ -100,7 +108,7 @@ def test_scores_say_where_the_image_stands_among_the_test_images(views):
         np.testing.assert_allclose(float(value), column[1], atol=0.006)
         assert int(share) == round(100 * np.mean(column < column[1] - 1e-9)), name
     assert "(3 of 9 test images of dots) have lower values" in caption(table)
-    assert len(list(views.compare(views.example(0)))) == 1, "they are scored once"
+    assert [*views.compare()] == [""], "they are scored once"
 
 
 def test_completions_keep_what_is_known(filling):
@@ -144,13 +152,19 @@ def test_what_cannot_be_answered_is_one_line(views, tmp_path):
         canvas, line = views.uploaded(save(tmp_path / "a.png", kind))
         assert canvas is None and expected in html.unescape(line), line
     image = views.example(0)
+    for index, got in {3: "3", -1: "-1", 1.5: "1.5", None: "None"}.items():
+        canvas, line = views.chosen(index)
+        expected = f"the test image must be a whole number from 0 to 2; got {got}"
+        assert canvas is None and expected in html.unescape(line)
     for line, expected in {
         views.levels(None, 1, 0): "the page sent no picture",
         views.levels({"image": "data:,", "hidden": "x"}, 1, 0): "the page sent no picture",
         views.levels(canvas_of(np.zeros((4, 4, 1), np.uint8)), 1, 0): "must have 8x6 pixels",
         views.levels(image, 9, 0): "the number of levels must be a whole number from 0 to 3",
         views.levels(image, 1, None): "the seed must be a whole number from 0 to",
-        views.sample(0, -1.0, 1.0): "temperature must be",
+        views.levels(image, None, 0): "the number of levels must be a whole number from 0 to 3",
+        views.sample(0, -1.0, 1.0): "a temperature must be a number of at least 0; got -1.0",
+        views.sample(0, 1.0, None): "a temperature must be a number of at least 0; got None",
     }.items():
         assert line.startswith('<p class="error"') and expected in html.unescape(line), line
 
