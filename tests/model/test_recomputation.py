@@ -3,6 +3,7 @@
 """Steps whose gradients recompute activations are those of steps that keep them."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Scale
+from matnet_tf.layers.calls import recomputing
 from matnet_tf.model.conditional import ConditionalMatNet
+from matnet_tf.model.gradients import accumulated_gradients
 from matnet_tf.model.matnet import MatNet
+from matnet_tf.tracing import tf_function
 
 CONV = ModelConfig(
     (4, 4, 1),
@@ -21,6 +25,7 @@ CONV = ModelConfig(
     image_filters=3,
     activation="tanh",
 )
+DENSE = ModelConfig((4, 4, 1), (Scale(1, 5, 2, 2),), 2, 4, update="gru", activation="tanh")
 CONFIGS = {
     "residual": CONV,
     "gru, normalized": dataclasses.replace(CONV, update="gru", normalization="layer"),
@@ -55,10 +60,31 @@ def test_recomputed_steps_are_those_that_keep_everything(name):
 
 
 @pytest.mark.slow
-def test_so_they_are_in_graphs_in_parts_and_on_two_devices(two_devices):
-    assert_equal_steps(CONV, ("2x2",))
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_so_they_are_in_graphs_in_parts_and_on_two_devices(jit_compile, two_devices):
+    config, scale = (DENSE, "fc") if jit_compile else (CONV, "2x2")
+    assert_equal_steps(config, (scale,), jit_compile=jit_compile)
     settings = {"micro_batches": 2, "strategy": two_devices}
-    assert_equal_steps(CONFIGS["gru, normalized"], **settings)
+    assert_equal_steps(DENSE, jit_compile=jit_compile, **settings)
+
+
+@pytest.mark.slow
+def test_xla_does_not_undo_it():
+    model, seed = MatNet(DENSE), tf.constant([0, 3])
+
+    def losses(inputs, seed):
+        return model.loss_per_image(*model.hierarchy.bound_and_trace(*inputs, seed))
+
+    def activations(*scales):
+        def gradients(x):
+            with recomputing(scales):
+                return accumulated_gradients(losses, (x,), seed, model.trainable_variables, 1)
+
+        compiled = tf_function(gradients, jit_compile=True)
+        hlo = compiled.experimental_get_compiler_ir(tf.constant(X))(stage="optimized_hlo")
+        return len(re.findall(r" tanh\(", hlo))
+
+    assert activations() < activations("fc")
 
 
 def test_a_scale_that_the_model_lacks_is_refused():
