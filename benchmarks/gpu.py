@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures products, training, compilation and bounds on a GPU, or in small on a CPU, as a table.
 
-Usage: benchmarks/gpu.py [--minutes 8] [--seconds 4] [--small]
+Usage: benchmarks/gpu.py [--minutes 8] [--seconds 4] [--small] [--depths 5 10 20 40]
 
 Rows are printed as they come, the most wanted first; what no longer fits into the minutes is left
 out and named. Images are random: the speed does not depend on them. FLOPs are those of the forward
-pass as TensorFlow's profiler counts them; a training step counts three times that.
+pass as TensorFlow's profiler counts them; a training step counts three times that. `--depths`
+prints the rows of compilation alone, for models of so many modules.
 """
 
 import argparse
@@ -113,24 +114,36 @@ def peak_memory() -> str:
     return f"{info['peak'] / 2**30:.1f} GiB at most"
 
 
-def compilation(modules: int, jit_compile: bool) -> None:
-    """Prints the seconds to trace, and to compile and run, the first step of a deep model."""
-    import numpy as np
+def compilation(modules: int, jit_compile: bool, small: bool) -> None:
+    """Prints the seconds to trace and to compile the step of a deep model, and of a later step."""
     import tensorflow as tf
 
     from matnet_tf.runs.models import build_model
+    from matnet_tf.tracing import tf_function
 
-    model = config.ModelConfig(
-        (28, 28, 1), (config.Scale(7, 32, 4, modules),), image_filters=16, activation="elu"
-    )
+    side, filters, image = (8, 8, (8, 8, 1)) if small else (7, 32, (28, 28, 1))
+    scale = config.Scale(side, filters, 4, modules)
+    model = config.ModelConfig(image, (scale,), image_filters=filters, activation="elu")
     train = config.TrainConfig(batch_size=20, jit_compile=jit_compile)
-    built = build_model(config.Experiment(model=model, train=train))
-    x = np.zeros((20, 28, 28, 1), np.float32)
-    batches, function = iter(tf.data.Dataset.from_tensors(x).repeat()), built.make_train_function()
-    first = throughput.seconds_of(lambda: function(batches)["elbo"].numpy())
-    second = throughput.seconds_of(lambda: function(batches)["elbo"].numpy())
-    kind = "XLA" if jit_compile else "graph"
-    row(f"first step of {modules} modules at 7x7", kind, f"{first:.1f} s; later {second:.3f} s")
+    built, x = build_model(config.Experiment(model=model, train=train)), tf.zeros((20, *image))
+    function = tf_function(built.train_step, jit_compile)
+    started, parts = time.perf_counter(), [processor_seconds(function.get_concrete_function, x)]
+    parts.append(processor_seconds(lambda: function(x)["elbo"].numpy()))
+    first = time.perf_counter() - started
+    parts.append(min(processor_seconds(lambda: function(x)["elbo"].numpy()) for _ in range(5)))
+    times = "trace {:.1f}, compile and run {:.1f}, later steps {:.3f} s of processor time"
+    row(
+        f"step of {modules} modules at {side}x{side}",
+        "XLA" if jit_compile else "graph",
+        f"{times.format(*parts)}; {first:.1f} s until the first step has ended",
+    )
+
+
+def processor_seconds(function, *arguments) -> float:
+    """Returns the processor time that a call takes, of all threads of this process."""
+    before = time.process_time()
+    function(*arguments)
+    return time.process_time() - before
 
 
 def bounds(preset: str, chunk: int, seconds: float) -> None:
@@ -153,12 +166,23 @@ def bounds(preset: str, chunk: int, seconds: float) -> None:
     )
 
 
+def speeds(given) -> list:
+    """Prints the rates of products; returns what prints the rows of training and of bounds."""
+    rates = products(given.seconds / 4, given.small)
+    settings = SMALL_TRAINING if given.small else TRAINING
+    preset, chunks = ("digits", (500,)) if given.small else ("mnist_conv", (2_000, 20_000, 100_000))
+    parts = [lambda s=s: training(s, given.seconds, rates) for s in settings[:1]]
+    parts += [lambda c=c: bounds(preset, c, given.seconds) for c in chunks]
+    return parts + [lambda s=s: training(s, given.seconds, rates) for s in settings[1:]]
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="time for everything")
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds per measurement")
     parser.add_argument("--small", action="store_true", help="small models, for a CPU")
+    parser.add_argument("--depths", type=int, nargs="+", help="compile models of so many modules")
     given, started = parser.parse_args(), time.monotonic()
     from matnet_tf.runs.devices import described
 
@@ -166,14 +190,10 @@ def main() -> None:
         print(line, flush=True)
     row("what", "how", "result")
     row("---", "---", "---")
-    rates = products(given.seconds / 4, given.small)
-    settings = SMALL_TRAINING if given.small else TRAINING
-    depths = SMALL_DEPTHS if given.small else DEPTHS
-    preset, chunks = ("digits", (500,)) if given.small else ("mnist_conv", (2_000, 20_000, 100_000))
-    parts = [lambda s=s: training(s, given.seconds, rates) for s in settings[:1]]
-    parts += [lambda c=c: bounds(preset, c, given.seconds) for c in chunks]
-    parts += [lambda s=s: training(s, given.seconds, rates) for s in settings[1:]]
-    parts += [lambda n=n, j=j: compilation(n, j) for j in (True, False) for n in depths]
+    parts = [] if given.depths else speeds(given)
+    depths = given.depths or (SMALL_DEPTHS if given.small else DEPTHS)
+    compiled = [(n, j) for j in (True, False) for n in depths]
+    parts += [lambda of=of: compilation(*of, given.small) for of in compiled]
     for index, part in enumerate(parts):
         if time.monotonic() - started > 60 * given.minutes:
             print(f"{given.minutes:g} minutes are over: {len(parts) - index} rows are left out")

@@ -63,7 +63,15 @@ def forward_flops(function, *specs) -> int:
     """Counts floating-point operations in the graph of `function`, with TensorFlow's profiler."""
     import tensorflow as tf
 
-    graph = tf.function(function).get_concrete_function(*specs).graph
+    def inline(*arguments):
+        # The profiler does not look into functions that a graph calls.
+        tf.config.run_functions_eagerly(True)
+        try:
+            return function(*arguments)
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+    graph = tf.function(inline, autograph=False).get_concrete_function(*specs).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     with graph.as_default():

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["FunctionCache", "tf_function", "without_autograph"]
+__all__ = ["FunctionCache", "tf_function", "traced_once", "without_autograph"]
 
 
 def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
@@ -28,6 +28,29 @@ def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
     # retracing when several models live in one process; those of a partial it counts alone.
     function = functools.partial(function)
     return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+
+
+def traced_once(function: Callable) -> Callable:
+    """Decorates a function that graphs call often, such as once for every level of latents.
+
+    A graph is traced, and differentiated, once for each combination of the arguments' shapes and
+    types. Where TensorFlow runs eagerly, the function is called as it is.
+
+    Args:
+      function: A function of tensors and numbers, which uses no variables.
+    """
+    graphs: dict[Any, Any] = {}
+
+    @functools.wraps(function)
+    def call(*arguments):
+        if tf.executing_eagerly():
+            return function(*arguments)
+        key = tuple((a.shape, a.dtype) if tf.is_tensor(a) else a for a in arguments)
+        if key not in graphs:
+            graphs[key] = tf_function(function)
+        return graphs[key](*arguments)
+
+    return call
 
 
 class FunctionCache:

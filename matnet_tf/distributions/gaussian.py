@@ -12,6 +12,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from matnet_tf.tracing import traced_once
+
 __all__ = ["bounded", "slowed_mean", "diagonal_normal"]
 
 tfd = tfp.distributions
@@ -32,12 +34,15 @@ def diagonal_normal(
     Returns:
       A distribution with batch shape [B] and event shape [..., c].
     """
+    loc, scale = _loc_and_scale(parameters, latent_scale, log_var_bound)
+    return tfd.Independent(tfd.Normal(loc, scale), reinterpreted_batch_ndims=loc.shape.rank - 1)
+
+
+@traced_once
+def _loc_and_scale(parameters, latent_scale, log_var_bound):
     parameters = latent_scale * tf.cast(parameters, tf.float32)
     loc, log_var = tf.split(parameters, 2, axis=-1)
-    scale = tf.exp(bounded(log_var, log_var_bound) / 2)
-    return tfd.Independent(
-        tfd.Normal(slowed_mean(loc), scale), reinterpreted_batch_ndims=loc.shape.rank - 1
-    )
+    return slowed_mean(loc), tf.exp(bounded(log_var, log_var_bound) / 2)
 
 
 def bounded(x: tf.Tensor, bound: float) -> tf.Tensor:

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 from matnet_tf.distributions import stateless_random
 from matnet_tf.distributions.base import RowSeededDistribution
+from matnet_tf.tracing import traced_once
 
 __all__ = ["GaussianMixture", "approximate_kl", "kl_per_unit", "tempered"]
 
@@ -144,7 +145,13 @@ def kl_per_unit(posterior: tfd.Independent, prior: tfd.Independent | GaussianMix
     """
     if isinstance(prior, GaussianMixture):
         return prior.kl_per_unit(posterior)
-    return tfd.kl_divergence(posterior.distribution, prior.distribution)
+    normals = posterior.distribution, prior.distribution
+    return _kl_of_normals(*[number for n in normals for number in (n.loc, n.scale)])
+
+
+@traced_once
+def _kl_of_normals(loc, scale, prior_loc, prior_scale):
+    return tfd.kl_divergence(tfd.Normal(loc, scale), tfd.Normal(prior_loc, prior_scale))
 
 
 def tempered(

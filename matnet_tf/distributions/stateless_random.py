@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from matnet_tf.tracing import tf_function
+from matnet_tf.tracing import tf_function, traced_once
 
 tfd = tfp.distributions
 
@@ -88,7 +88,7 @@ def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 def split(seed: tf.Tensor, num: int) -> Sequence[tf.Tensor]:
     """Derives `num` seeds of the same shape from one."""
     if not has_row_seeds(seed):
-        return tf.random.split(seed, num)
+        return tf.unstack(tf.random.split(seed, num))
     return [_derived(seed, index, _SPLIT) for index in range(num)]
 
 
@@ -160,8 +160,18 @@ def draw(
     """
     if has_row_seeds(seed):
         return draw_rows(distribution, seed)
-    sample_shape = [rows] if distribution.batch_shape.rank == 0 else []
-    return distribution.sample(*sample_shape, seed=seed)
+    if distribution.batch_shape.rank == 0:
+        return distribution.sample(rows, seed=seed)
+    independent = hasattr(distribution, "reinterpreted_batch_ndims")
+    if independent and isinstance(distribution.distribution, tfd.Normal):
+        normal_of_rows = distribution.distribution
+        return _draw_normal(normal_of_rows.loc, normal_of_rows.scale, seed)
+    return distribution.sample(seed=seed)
+
+
+@traced_once
+def _draw_normal(loc, scale, seed):
+    return tfd.Normal(loc, scale).sample(seed=seed)
 
 
 @functools.singledispatch

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from matnet_tf.layers.base import StateLayer, activation_function, config_of
-from matnet_tf.layers.calls import of_weights
+from matnet_tf.layers.calls import SharedGraphs, of_weights
 from matnet_tf.layers.updates import UPDATES
 
 __all__ = ["BottomUpModule", "FinalBottomUpModule", "MergeModule", "TopDownModule", "TopModule"]
@@ -25,6 +25,7 @@ class _Module(StateLayer):
 
     Attributes:
       scale: Label of the module's scale, see `calls`; networks set it.
+      graphs: The `SharedGraphs` of its methods; networks give modules that are alike the same.
     """
 
     scale = ""
@@ -41,6 +42,7 @@ class _Module(StateLayer):
     ):
         super().__init__(filters, dense, kernel_size, activation, *settings, **kwargs)
         self.update = update
+        self.graphs = SharedGraphs(self)
         self.update_layer = UPDATES[update](
             filters, dense, kernel_size, activation, self.normalization, self.carry, name="update"
         )

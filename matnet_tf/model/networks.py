@@ -88,7 +88,7 @@ def _chain(config: ModelConfig, make) -> list[keras.layers.Layer]:
         else:
             modules = [make(scale, name) for name in scale_names]
         for module in modules:
-            module.scale = scale.label
+            module.scale, module.graphs = scale.label, modules[0].graphs
         chain += modules
     return chain
 

@@ -53,26 +53,27 @@ class Adam(keras.optimizers.Adam):
     def _scalars_of_this_step(self) -> dict[str, tf.Tensor]:
         """What all weights share: once per step, since a thousand scalars take time to trace."""
         betas = [tf.cast(beta, tf.float32) for beta in (self.current_beta_1, self.beta_2)]
+        rate = tf.cast(self.learning_rate, tf.float32)
         step = tf.cast(self.iterations, tf.float32) + 1
         powers = [beta**step for beta in betas]
         if self._keep is not None:
             # With betas of exactly 1 the moments stay, with a rate of 0 the weights do.
             betas = [tf.where(self._keep, beta, 1.0) for beta in betas]
-        names = ("beta1", "beta2", "beta1_power", "beta2_power")
-        return dict(zip(names, [*betas, *powers], strict=True))
+            rate = tf.where(self._keep, rate, 0.0)
+        names = ("beta1", "beta2", "beta1_power", "beta2_power", "lr", "epsilon")
+        values = [*betas, *powers, rate, tf.constant(self.epsilon, tf.float32)]
+        return dict(zip(names, values, strict=True))
 
     def update_step(self, gradient, variable, learning_rate):
         # Keras documents `_get_variable_index` for subclasses, see `keras.optimizers.Optimizer`.
         index = self._get_variable_index(variable)
         momentum, velocity = (slots[index] for slots in self.moments)
-        rate = learning_rate if self._keep is None else tf.where(self._keep, learning_rate, 0.0)
+        del learning_rate  # It is among the scalars.
         # One pass over memory: the passes of Keras's update took a third of a small dense step.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=momentum.value.handle,
             v=velocity.value.handle,
-            lr=rate,
-            epsilon=self.epsilon,
             grad=gradient,
             **self._scalars,
         )

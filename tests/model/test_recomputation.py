@@ -3,6 +3,7 @@
 """Steps whose gradients recompute activations are those of steps that keep them."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Scale
+from matnet_tf.layers.calls import recomputing
 from matnet_tf.model.conditional import ConditionalMatNet
+from matnet_tf.model.gradients import accumulated_gradients
 from matnet_tf.model.matnet import MatNet
+from matnet_tf.tracing import tf_function
 
 CONV = ModelConfig(
     (4, 4, 1),
@@ -21,6 +25,7 @@ CONV = ModelConfig(
     image_filters=3,
     activation="tanh",
 )
+DENSE = ModelConfig((4, 4, 1), (Scale(1, 5, 2, 2),), 2, 4, update="gru", activation="tanh")
 CONFIGS = {
     "residual": CONV,
     "gru, normalized": dataclasses.replace(CONV, update="gru", normalization="layer"),
@@ -57,8 +62,29 @@ def test_recomputed_steps_are_those_that_keep_everything(name):
 @pytest.mark.slow
 def test_so_they_are_in_graphs_in_parts_and_on_two_devices(two_devices):
     assert_equal_steps(CONV, ("2x2",))
-    settings = {"micro_batches": 2, "strategy": two_devices}
-    assert_equal_steps(CONFIGS["gru, normalized"], **settings)
+    assert_equal_steps(DENSE, micro_batches=2, strategy=two_devices)
+
+
+@pytest.mark.slow
+def test_xla_computes_the_same_gradients_and_does_not_undo_it():
+    model, seed = MatNet(DENSE), tf.constant([0, 3])
+
+    def losses(inputs, seed):
+        return model.loss_per_image(*model.hierarchy.bound_and_trace(*inputs, seed))
+
+    def compiled(*scales):
+        def gradients(x):
+            with recomputing(scales):
+                return accumulated_gradients(losses, (x,), seed, model.trainable_variables, 1)
+
+        function = tf_function(gradients, jit_compile=True)
+        hlo = function.experimental_get_compiler_ir(tf.constant(X))(stage="optimized_hlo")
+        return function(X), len(re.findall(r" tanh\(", hlo))
+
+    (kept, activations), (recomputed, more) = compiled(), compiled("fc")
+    assert activations < more
+    for a, b in zip(kept, recomputed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_scale_that_the_model_lacks_is_refused():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs are traced once per combination of ranks, and without files in the temporary folder."""
 
+import functools
 import tempfile
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from matnet_tf.config import ModelConfig, Scale
+from matnet_tf.layers.updates import ResidualUpdate
 from matnet_tf.model.matnet import MatNet
-from matnet_tf.tracing import FunctionCache, without_autograph
+from matnet_tf.tracing import FunctionCache, tf_function, traced_once, without_autograph
 
 
 class Layer:
@@ -47,6 +49,41 @@ def test_calls_with_other_values_or_latents_do_not_warn_of_retracing(messages):
         for latents in ((None, None), (vector, None), (None, vector)):
             cache.get(scaled)(vector, factor, latents)
     assert not messages
+
+
+def test_a_function_is_traced_once_for_every_shape_in_graphs_and_without_a_warning(messages):
+    layer = Layer()
+    double, tensors = traced_once(layer.double), [tf.ones([n]) for n in range(1, 8)] * 2
+    for x, y in zip(tensors, tf_function(lambda: [*map(double, tensors)])(), strict=True):
+        np.testing.assert_array_equal(y, 2 * x)
+    assert layer.traces == 7
+    np.testing.assert_array_equal(double(tensors[0]), [2])
+    assert layer.traces == 8 and not messages
+
+
+@pytest.mark.slow
+def test_modules_that_are_alike_are_traced_once_each_with_its_own_weights(monkeypatch):
+    called, call = [], ResidualUpdate.call
+
+    @functools.wraps(call)
+    def counted(self, *arguments, **keywords):
+        called.append(self)
+        return call(self, *arguments, **keywords)
+
+    monkeypatch.setattr(ResidualUpdate, "call", counted)
+    model = MatNet(ModelConfig((2, 2, 1), (Scale(1, 3, 1, 3),), 2, 4))
+    x, seed = tf.constant([[[[0.0], [1.0]], [[1.0], [1.0]]]]), tf.constant([0, 1])
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            elbo = tf.reduce_sum(model.hierarchy.elbo(x, seed).elbo)
+        return tape.gradient(elbo, model.trainable_variables)
+
+    one_by_one, updates = gradients(), len(called)
+    for a, b in zip(tf_function(gradients)(), one_by_one, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    # Three modules, each of a bottom-up, a merge and a top-down update.
+    assert (updates, len(called)) == (9, 9 + 3)
 
 
 @pytest.mark.slow

@@ -21,5 +21,5 @@ def test_the_table_of_a_gpu_has_all_its_rows_on_a_cpu():
         *["| product of 512"] * 3,
         "| training digits, batch 20",
         "| bounds of digits, chunks of 500",
-        *["| first step of 1 modules at 7x7"] * 2,
+        *["| step of 1 modules at 8x8"] * 2,
     ]
