@@ -61,14 +61,7 @@ def compress(
     started = time.monotonic()
     steps = codec.suitable_steps(masked[:TYPICAL], config.bins)
     parts = masked.parts(math.ceil(len(masked) / config.block))
-    with image_progress("compress", len(masked)) as progress:
-        coded = in_order(
-            lambda part, done: codec.encode(part, steps, done),
-            parts,
-            threads=config.threads,
-            progress=progress,
-        )
-        blocks = list(coded)
+    blocks = _encoded(codec, parts, steps, config.threads)
     encoded = time.monotonic()
     table = [
         Block(len(part), len(block), zlib.crc32(block), zlib.crc32(part.images))
@@ -135,6 +128,14 @@ def _prepared(
 
 
 # The work.
+
+
+def _encoded(codec: Codec, parts, steps, threads) -> list[bytes]:
+    def encode(part, done):
+        return codec.encode(part, steps, done)
+
+    with image_progress("compress", sum(map(len, parts))) as progress:
+        return list(in_order(encode, parts, threads=threads, progress=progress))
 
 
 def _verify(codec: Codec, table, blocks, steps, parts, threads) -> None:

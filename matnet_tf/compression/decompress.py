@@ -56,16 +56,15 @@ def decompress(
         pixels, or the networks compute something else here; then nothing is written.
       OSError: If files cannot be read or written.
     """
-    header, blocks = _read(file)
-    folder = pathlib.Path(output)
+    (header, blocks), folder = _read(file), pathlib.Path(output)
     _check_output(folder, header.names)
     codec = _codec_for(workdir, header, file)
     pixels = _known_pixels(workdir, header, file, known, data_dir)
     started, damaged, done = time.monotonic(), [], 0
-    by_block, known = _by_block(header.names, header), _by_block(pixels, header)
     decode = functools.partial(decoded, codec, header.steps)
+    own, by_block = _by_block(pixels, header), _by_block(header.names, header)
     with folder_for_work(folder), image_progress("decompress", len(header.names)) as progress:
-        columns = (header.blocks, blocks, known)
+        columns = (header.blocks, blocks, own)
         found = in_order(decode, *columns, threads=header.threads, progress=progress)
         for number, (values, names) in enumerate(zip(found, by_block, strict=True), 1):
             if values is None:
