@@ -43,6 +43,7 @@ __all__ = [
 
 # What file systems without locks answer.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+_MANY = 32  # More files go to the disk together, in a tenth of the time that each alone takes.
 _LOCK = ".lock"  # Ends the name of the file that says that a workspace is in use.
 # TensorFlow's messages contain the name of the operation.
 _OPERATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
@@ -125,8 +126,11 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
     # A name that nobody can guess, so that no link waits there; short, as the file's may be long.
     temporary = {path: path.with_name(f".{secrets.token_hex(8)}.tmp") for path in contents}
     try:
+        together = len(contents) > _MANY
         for path, content in contents.items():
-            _write_and_sync(temporary[path], content, path)
+            _write(temporary[path], content, path, sync=not together)
+        if together:
+            os.sync()
         for path in contents:
             os.replace(temporary[path], path)
     finally:
@@ -135,14 +139,15 @@ def write_whole(contents: Mapping[pathlib.Path, bytes]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _write_and_sync(temporary: pathlib.Path, content: bytes, path: pathlib.Path) -> None:
-    """Writes a temporary file to the disk; an error names the final path."""
+def _write(temporary: pathlib.Path, content: bytes, path: pathlib.Path, sync: bool) -> None:
+    """Writes a temporary file, to the disk if it is synced; an error names the final path."""
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 

@@ -11,7 +11,9 @@ opposite order, and gives back the bits that the latents were decoded from.
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -29,9 +31,11 @@ __all__ = ["TYPICAL", "Codec", "check_codable", "first_images"]
 
 TYPICAL = 128  # Images that are enough to choose the steps of the latents.
 
-_HEAD = struct.Struct("<II")  # First images, and bytes of their code.
+# First images, bytes of their code, and bytes of the packed sizes of the batches.
+_HEAD = struct.Struct("<III")
 _PLENTY = 2**22  # Words: 16 MB.
 _EMPTY = 3  # Words of a stack that may have run out.
+_SPARE = 1.1  # Bits that a batch must find on the stack, in those that the batches before took.
 
 
 def check_codable(config: ModelConfig) -> None:
@@ -45,15 +49,15 @@ def check_codable(config: ModelConfig) -> None:
 
 def first_images(block: bytes) -> tuple[int, int]:
     """How many first images a block of `Codec.encode` has, and the bytes of their code."""
-    return _HEAD.unpack_from(block)
+    return _HEAD.unpack_from(block)[:2]
 
 
 class Codec:
-    """Codes blocks of images with a trained hierarchy, without loss.
+    """Codes blocks of images with a trained hierarchy, without loss; several threads may at once.
 
     Args:
       hierarchy: The trained model's `hierarchy`.
-      batch_size: Images that the networks see at once. More need more first bits.
+      batch_size: Images that the networks see at once.
 
     Raises:
       ValueError: See `check_codable`.
@@ -67,6 +71,8 @@ class Codec:
         self._places = list(hierarchy.likelihood.places())
         self._channels = [shape[-1] for shape in hierarchy.latent_shapes]
         self._batch_size = batch_size
+        # A latent takes less than a word.
+        self._most_words = batch_size * sum(map(math.prod, hierarchy.latent_shapes))
 
     def suitable_steps(self, masked: MaskedImages, bins: float = 2.0, seed: int = 0) -> list:
         """Chooses the steps of the latents, see `latents.suitable_steps`.
@@ -101,24 +107,27 @@ class Codec:
         Raises:
           ValueError: If the networks compute something that is not finite.
         """
-        needed = self._bytes_to_begin(masked[-self._batch_size :], steps)
+        needed = self._bytes_to_begin(masked[-1:], steps)
         while True:
             count, first = last_images(masked.hidden_values(), self.pixels.largest, needed)
             coded = self._push_all(masked[: len(masked) - count], first, steps, done)
             if coded is not None:
+                stack, sizes = coded
                 done(count)
-                return _HEAD.pack(count, len(first)) + coded
+                packed = zlib.compress(np.array(sizes, "<u4").tobytes(), 9)
+                words = stack.get_compressed().astype("<u4").tobytes()
+                return _HEAD.pack(count, len(first), len(packed)) + packed + words
             needed = int(1.05 * len(first)) + 4
 
     def bits(self, masked: MaskedImages, steps: list) -> float:
         """Bits that images take on a stack that has enough of them, so without first images."""
         words = np.random.RandomState(0).randint(0, 2**32, _PLENTY, np.uint32)
-        stack, total = stream.stack.AnsCoder(words, seal=True), 0
-        for part in masked.batches(self._batch_size):
-            before = stack.num_valid_bits()
-            self._push(stack, part, steps)
-            total += stack.num_valid_bits() - before
-        return total
+        stack = stream.stack.AnsCoder(words, seal=True)
+        before = stack.num_valid_bits()
+        for number, part in enumerate(masked.batches(self._batch_size)):
+            stack = self.scrambled(stack, number)
+            self.push(stack, part, steps)
+        return stack.num_valid_bits() - before
 
     def decode(
         self,
@@ -139,39 +148,86 @@ class Codec:
           ValueError: If the block is damaged, the steps are not for this model, or the networks
             compute something that is not finite.
         """
-        if len(data) < _HEAD.size or len(data) % 4:
-            raise ValueError(f"it has {len(data)} bytes, which are no block")
-        first, length = _HEAD.unpack_from(data)
         if [len(level) for level in steps] != self._channels:
             raise ValueError("its steps are those of another model")
-        if first > len(known) or length > len(data):
-            raise ValueError(f"it promises {first} first images in {length} bytes")
-        stack, images = _stack(data[_HEAD.size :]), known.images.copy()
-        begin = len(known) - first
-        for start in range(0, begin, self._batch_size):
-            stop = min(start + self._batch_size, begin)
+        first, length, sizes, stack = self._opened(data, len(known))
+        images, stop = known.images.copy(), 0
+        for number in reversed(range(len(sizes))):
+            start, stop = stop, stop + sizes[number]
             images[start:stop] = self._pop(stack, known[start:stop], steps)
+            stack = self.scrambled(stack, number)
             done(stop - start)
-        rest = stack.get_compressed(unseal=True).astype("<u4").tobytes()[:length]
-        images[begin:] |= unpack(rest, first, self.shape, self.pixels.largest)
+        try:
+            rest = stack.get_compressed(unseal=True).astype("<u4").tobytes()[:length]
+        except AssertionError:
+            raise ValueError("what is left of it is not what it began with") from None
+        images[stop:] |= unpack(rest, first, self.shape, self.pixels.largest)
         done(first)
         return images
 
-    def _push_all(self, masked, first, steps, done):
-        """The stack as bytes, or None if it ran out."""
-        stack = _stack(first + bytes(-len(first) % 4), seal=True)
-        finished = 0
-        for part in reversed(masked.batches(self._batch_size)):
-            if not self._push(stack, part, steps):
-                done(-finished)
-                return None
-            finished += len(part)
-            done(len(part))
-        return stack.get_compressed().astype("<u4").tobytes()
+    def _opened(self, data, count):
+        """Number and bytes of the first images, sizes of the batches, and the stack of a block."""
+        if len(data) < _HEAD.size:
+            raise ValueError(f"it has {len(data)} bytes, which are no block")
+        first, length, packed = _HEAD.unpack_from(data)
+        words = data[_HEAD.size + packed :]
+        if first > count or length > len(words) or len(words) % 4:
+            raise ValueError(f"it promises {first} first images in {length} bytes")
+        sizes = _unpacked_sizes(data[_HEAD.size : _HEAD.size + packed], count - first)
+        if any(size not in range(1, self._batch_size + 1) for size in sizes):
+            raise ValueError(f"its batches do not have 1 to {self._batch_size} images")
+        return first, length, sizes, _stack(words)
 
-    def _push(self, stack, masked, steps) -> bool:
-        """Puts a batch on the stack; False if the stack ran out."""
-        levels, ran_out = [], False
+    def _push_all(self, masked, first, steps, done) -> tuple | None:
+        """The stack, and the sizes of the batches from the last one; None if it ran out.
+
+        A batch has as many images as the stack has bits for: first one, and more as images leave
+        theirs.
+        """
+        stack, sizes = _stack(first + bytes(-len(first) % 4), seal=True), []
+        size, most, left = 1, 1.0, len(masked)
+        while left:
+            size, before = min(size, left), stack
+            stack = self.scrambled(stack, len(sizes))
+            taken = self.push(stack, masked[left - size : left], steps)
+            if taken is None and size == 1:
+                done(-sum(sizes))
+                return None
+            if taken is None:
+                stack, size = before, size // 2
+                continue
+            sizes.append(size)
+            left -= size
+            done(size)
+            most = max(most, taken / size)
+            enough = (stack.num_valid_bits() - 32 * _EMPTY) / (_SPARE * most)
+            size = min(max(size, int(enough)), self._batch_size)
+        return stack, sizes
+
+    def scrambled(self, stack: stream.stack.AnsCoder, number: int) -> stream.stack.AnsCoder:
+        """The stack with its top made to look random; done twice, it is the stack again.
+
+        The latents of a batch are drawn by the bits on the stack, which the batch before left. A
+        latent whose posterior is its prior gives back the very bits that it was drawn by, so
+        without this the next batch would have it again.
+
+        Args:
+          stack: The stack before a batch, or after it was taken away.
+          number: Number of the batch.
+        """
+        words = stack.get_compressed()
+        top = words[:-1][-self._most_words :]  # The last word must not become 0.
+        # NumPy promises that RandomState gives the same numbers in every later version.
+        top ^= np.random.RandomState(number).randint(0, 2**32, len(top), np.uint32)
+        return stream.stack.AnsCoder(words)
+
+    def push(self, stack: stream.stack.AnsCoder, masked: MaskedImages, steps: list) -> int | None:
+        """Puts a batch on a scrambled stack.
+
+        Returns:
+          The bits that its latents took, or None if the stack ran out.
+        """
+        levels, ran_out, before = [], False, stack.num_valid_bits()
 
         def visit(index, gaussians):
             nonlocal ran_out
@@ -183,12 +239,13 @@ class Codec:
 
         context = self.networks.descend(self._encoding(masked), visit)
         if ran_out:
-            return False
+            return None
+        taken = before - stack.num_valid_bits()
         for parameters, values in reversed(self._found(context, masked)):
             self.pixels.push(stack, parameters, values)
         for coder, numbers in reversed(levels):
             coder.push_prior(stack, numbers)
-        return True
+        return taken
 
     def _found(self, context, masked) -> list:
         """Parameters and values of every place of images, in order."""
@@ -283,6 +340,18 @@ class Codec:
         images[: len(masked)] = masked.images
         hidden[: len(masked)] = masked.hidden
         return images, hidden
+
+
+def _unpacked_sizes(packed: bytes, count: int) -> list[int]:
+    """The sizes of the batches of so many images."""
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, 4 * count + 1)
+        sizes = np.frombuffer(unpacked, "<u4").tolist()
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"the sizes of its batches cannot be read: {error}") from None
+    if sum(sizes) != count:
+        raise ValueError(f"its batches have {sum(sizes)} images; expected {count}")
+    return sizes
 
 
 def _stack(data: bytes, seal: bool = False) -> stream.stack.AnsCoder:

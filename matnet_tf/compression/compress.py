@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pathlib
@@ -17,8 +18,9 @@ import numpy as np
 from matnet_tf.compression import pictures
 from matnet_tf.compression.codec import TYPICAL, Codec, check_codable, first_images
 from matnet_tf.compression.container import Block, Header, write_container
-from matnet_tf.compression.decompress import decoded, set_threads, versions
+from matnet_tf.compression.decompress import decoded, versions
 from matnet_tf.compression.masked import MaskedImages
+from matnet_tf.compression.parallel import in_order, set_threads
 from matnet_tf.config import CompressConfig
 from matnet_tf.files import write_whole
 from matnet_tf.progress import image_progress
@@ -58,16 +60,15 @@ def compress(
     codec, loaded, masked, names = _prepared(workdir, config, images, data_dir)
     started = time.monotonic()
     steps = codec.suitable_steps(masked[:TYPICAL], config.bins)
-    parts = masked.batches(config.block)
-    with image_progress("compress", len(masked)) as progress:
-        blocks = [codec.encode(part, steps, progress.update) for part in parts]
+    parts = masked.parts(math.ceil(len(masked) / config.block))
+    blocks = _encoded(codec, parts, steps, config.threads)
     encoded = time.monotonic()
     table = [
         Block(len(part), len(block), zlib.crc32(block), zlib.crc32(part.images))
         for part, block in zip(parts, blocks, strict=True)
     ]
     if config.verify:
-        _verify(codec, table, blocks, steps, parts)
+        _verify(codec, table, blocks, steps, parts, config.threads)
     verified = time.monotonic() if config.verify else encoded
     given = {"known": masked.digest(), "split": "" if images else config.split}
     given |= {"names": names, "blocks": table, "steps": steps}
@@ -129,11 +130,21 @@ def _prepared(
 # The work.
 
 
-def _verify(codec: Codec, table, blocks, steps, parts) -> None:
+def _encoded(codec: Codec, parts, steps, threads) -> list[bytes]:
+    def encode(part, done):
+        return codec.encode(part, steps, done)
+
+    with image_progress("compress", sum(map(len, parts))) as progress:
+        return list(in_order(encode, parts, threads=threads, progress=progress))
+
+
+def _verify(codec: Codec, table, blocks, steps, parts, threads) -> None:
     total = sum(block.images for block in table)
     with image_progress("verify", total) as progress:
-        for block, data, part in zip(table, blocks, parts, strict=True):
-            if decoded(codec, block, data, steps, part.known(), progress.update) is None:
+        decode, known = functools.partial(decoded, codec, steps), [part.known() for part in parts]
+        columns = (table, blocks, known)
+        for values in in_order(decode, *columns, threads=threads, progress=progress):
+            if values is None:
                 raise ValueError(
                     "the images did not come back bit for bit: the networks do not compute the "
                     "same twice here; try --threads=1. Nothing was written"

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -16,19 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from matnet_tf.compression import pictures
 from matnet_tf.compression.codec import Codec, check_codable
 from matnet_tf.compression.container import Block, Header, read_container
 from matnet_tf.compression.masked import MaskedImages
+from matnet_tf.compression.parallel import in_order, set_threads
 from matnet_tf.files import folder_for_work, write_whole
 from matnet_tf.progress import image_progress
 from matnet_tf.runs.models import load_run, model_digest
 from matnet_tf.runs.workdir import read_experiment
 from matnet_tf.version import __version__
 
-__all__ = ["decoded", "decompress", "set_threads", "versions"]
+__all__ = ["decoded", "decompress", "versions"]
 
 
 def decompress(
@@ -56,23 +56,24 @@ def decompress(
         pixels, or the networks compute something else here; then nothing is written.
       OSError: If files cannot be read or written.
     """
-    header, blocks = _read(file)
-    folder = pathlib.Path(output)
+    (header, blocks), folder = _read(file), pathlib.Path(output)
     _check_output(folder, header.names)
     codec = _codec_for(workdir, header, file)
     pixels = _known_pixels(workdir, header, file, known, data_dir)
     started, damaged, done = time.monotonic(), [], 0
-    parts = zip(blocks, *_by_block(header, pixels), strict=True)
+    decode = functools.partial(decoded, codec, header.steps)
+    own, by_block = _by_block(pixels, header), _by_block(header.names, header)
     with folder_for_work(folder), image_progress("decompress", len(header.names)) as progress:
-        for number, (data, block, names, own) in enumerate(parts, 1):
-            values = decoded(codec, block, data, header.steps, own, progress.update)
+        columns = (header.blocks, blocks, own)
+        found = in_order(decode, *columns, threads=header.threads, progress=progress)
+        for number, (values, names) in enumerate(zip(found, by_block, strict=True), 1):
             if values is None:
                 damaged.append(f"block {number} of {len(blocks)}: {names[0]} to {names[-1]}")
                 progress.write(f"decompress: damaged and lost: {damaged[-1]}", file=sys.stderr)
                 continue
             files = (pictures.to_png(x, codec.pixels.largest) for x in values)
             write_whole({folder / n: f for n, f in zip(names, files, strict=True)})
-            done += block.images
+            done += len(values)
     rate = {"of": len(header.names), "images_per_second": done / (time.monotonic() - started)}
     return {"output": str(output), "images": done, **rate, "damaged": damaged}
 
@@ -84,19 +85,10 @@ def _read(file) -> tuple[Header, list[bytes | None]]:
         raise ValueError(f"{file} cannot be decompressed: {error}") from None
 
 
-def _by_block(header: Header, pixels: MaskedImages) -> tuple[list, list, list]:
-    """The blocks of the table, with the names and the known pixels of the images of each."""
+def _by_block(column: Sequence, header: Header) -> list:
+    """What images have, in the parts of the blocks."""
     ends = list(itertools.accumulate(block.images for block in header.blocks))
-    spans = [slice(*pair) for pair in zip([0, *ends], ends, strict=False)]
-    names, known = ([column[span] for span in spans] for column in (header.names, pixels))
-    return list(header.blocks), names, known
-
-
-def set_threads(threads: int) -> None:
-    """Sets TensorFlow's threads, on whose number results may depend in the last bit."""
-    with contextlib.suppress(RuntimeError):  # Too late; then the fingerprint decides.
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return [column[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _codec_for(workdir, header: Header, file) -> Codec:
@@ -173,9 +165,9 @@ def versions() -> dict[str, str]:
 
 def decoded(
     codec: Codec,
+    steps: list,
     block: Block,
     data: bytes | None,
-    steps: list,
     known: MaskedImages,
     done: Callable[[int], None],
 ) -> np.ndarray | None:

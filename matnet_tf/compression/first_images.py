@@ -11,15 +11,17 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import math
 
 import numpy as np
 from PIL import Image
 
 __all__ = ["last_images", "unpack"]
 
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9}]
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 2**22}]
+_DAMAGED = (OSError, ValueError, EOFError, SyntaxError)
 _LONGEST_SIDE = 16383  # Of a WebP file.
-_GUESS = 16  # First images to begin the search with.
+_GUESS = 4  # First images to begin the search with.
 
 
 def last_images(images: np.ndarray, largest: int, needed: int) -> tuple[int, bytes]:
@@ -73,15 +75,15 @@ def unpack(data: bytes, count: int, shape: tuple[int, int, int], largest: int) -
             with Image.open(io.BytesIO(data[1:]), formats=["WEBP"]) as image:
                 values = np.array(image.convert("L" if shape[2] == 1 else "RGB"))
             return values.reshape(count, *shape) // (255 // largest)
-        if data[:1] == b"x":
-            raw = lzma.decompress(data[1:], lzma.FORMAT_RAW, filters=_FILTERS)
-        else:
-            raw = bz2.decompress(data[1:])
+        size = count * math.prod(shape)
+        xz = data[:1] == b"x"
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, None, _FILTERS) if xz else None
+        raw = (unpacker or bz2.BZ2Decompressor()).decompress(data[1:], size + 1)
         values = np.frombuffer(raw, np.uint8)
         if largest == 1:
-            values = np.unpackbits(values, count=count * int(np.prod(shape)))
+            values = np.unpackbits(values, count=size)
         return values.reshape(count, *shape)
-    except (OSError, ValueError, EOFError, lzma.LZMAError, SyntaxError) as error:
+    except (*_DAMAGED, lzma.LZMAError, Image.DecompressionBombError) as error:
         raise ValueError(f"its first images cannot be read: {error}") from None
 
 

@@ -39,6 +39,11 @@ class MaskedImages:
         """The images in parts of the same size; the last may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
+    def parts(self, count: int) -> list[MaskedImages]:
+        """The images in so many parts of nearly the same size."""
+        ends = [len(self) * i // count for i in range(count + 1)]
+        return [self[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
     def known(self) -> MaskedImages:
         """The images with 0 where they are hidden."""
         return MaskedImages(np.where(self._where, 0, self.images), self.hidden)

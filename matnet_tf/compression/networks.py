@@ -11,7 +11,9 @@ though an encoder knows them all.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,7 +55,7 @@ class Mixture(NamedTuple):
 
 
 class Networks:
-    """Runs a hierarchy's networks in batches of one shape.
+    """Runs a hierarchy's networks in batches of one shape; several threads may at once.
 
     Args:
       hierarchy: The hierarchy.
@@ -78,13 +80,12 @@ class Networks:
         sizes = (channels, 1) if self.conditional else (channels,)
         inputs = [tf.TensorSpec((batch_size, *area, size), tf.float32) for size in sizes]
         self._encode = tf_function(hierarchy.encode).get_concrete_function(*inputs)
-        encoding = _specs(self._encode.structured_outputs)
-        self._descend = tf_function(self._context).get_concrete_function(encoding)
+        encoding, run = _specs(self._encode.structured_outputs), tf.TensorSpec((), tf.int64)
+        self._descend = tf_function(self._context).get_concrete_function(encoding, run)
         context = _specs(self._descend.structured_outputs)
-        self._values = tf_function(self._images).get_concrete_function(context)
+        self._values = tf_function(self._images).get_concrete_function(context, run)
         self._nothing = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), encoding)
-        self._answer: Callable[..., np.ndarray] | None = None
-        self._error: Exception | None = None
+        self._runs, self._numbers = {}, itertools.count()
 
     def encode(self, x: np.ndarray, hidden: np.ndarray) -> Encoding | ConditionalEncoding:
         """The guides' encoding of images.
@@ -139,50 +140,52 @@ class Networks:
         return self._run(self._values, context, lambda *parameters: choose(list(parameters)))
 
     def _run(self, graph, inputs, answer):
-        self._answer, self._error = answer, None
-        result = graph(inputs)
-        if self._error is not None:
-            raise self._error
+        """Runs a graph, which is given its own number to find who answers its questions."""
+        number, answers = next(self._numbers), _Answers(answer)
+        self._runs[number] = answers
+        try:
+            result = graph(inputs, tf.constant(number, tf.int64))
+        finally:
+            del self._runs[number]
+        if answers.error is not None:
+            raise answers.error
         return result
 
-    def _context(self, encoding):
+    def _context(self, encoding, run):
+        choose = functools.partial(self._latents, run)
         trace = self.hierarchy.top_down_pass(
-            encoding, self.batch_size, seed_tensor(0), choose=self._latents
+            encoding, self.batch_size, seed_tensor(0), choose=choose
         )
         likelihood = self.hierarchy.likelihood
         return likelihood.add_observed(likelihood(trace.h_td), trace.observed)
 
-    def _latents(self, index, prior, posterior):
+    def _latents(self, run, index, prior, posterior):
         shape = (self.batch_size, *self.hierarchy.latent_shapes[index])
         numbers = [
             tf.reshape(tf.broadcast_to(number, shape), [self.batch_size, -1])
             for gaussian in (_gaussian(prior), _gaussian(posterior))
             for number in gaussian
         ]
-        return self._asked(shape, lambda *values: (index, Gaussians(*values)), numbers)
+        return self._asked(run, shape, lambda *values: (index, Gaussians(*values)), numbers)
 
-    def _images(self, context):
+    def _images(self, context, run):
         likelihood, channels = self.hierarchy.likelihood, self.hierarchy.config.image_shape[-1]
 
         def choose(y, x, parameters):
             shape = (self.batch_size, *parameters.shape[1:3], channels)
             parts = tf.nest.flatten(likelihood.observation(parameters))
-            return self._asked(shape, lambda *values: values, parts)
+            return self._asked(run, shape, lambda *values: values, parts)
 
         return likelihood.values_in_order(context, choose)
 
-    def _asked(self, shape, question, tensors):
-        """The answer to a question, in the graph; its error waits for the end of the graph."""
+    def _asked(self, run, shape, question, tensors):
+        """The answer to a question, in the graph."""
 
-        def ask(*values):
-            if self._error is None:
-                try:
-                    return self._answer(*question(*values))
-                except Exception as error:
-                    self._error = error
-            return np.zeros(shape, np.float32)
+        def ask(number, *values):
+            answer = self._runs[int(number)](*question(*values))
+            return np.zeros(shape, np.float32) if answer is None else answer
 
-        return tf.reshape(tf.numpy_function(ask, tensors, tf.float32), shape)
+        return tf.reshape(tf.numpy_function(ask, [run, *tensors], tf.float32), shape)
 
     def fingerprint(self) -> str:
         """Digests what the networks compute for a probe: 16 hexadecimal digits.
@@ -212,6 +215,23 @@ class Networks:
         places = self.hierarchy.likelihood.places()
         self.values(self.descend(self.encode(x, hidden), visit), choose)
         return digest.hexdigest()[:16]
+
+
+class _Answers:
+    """Answers the questions of one run of a graph; an error waits for the end of the run."""
+
+    def __init__(self, answer):
+        self._answer = answer
+        self.error: Exception | None = None
+
+    def __call__(self, *question):
+        """The answer; None after an error."""
+        if self.error is None:
+            try:
+                return self._answer(*question)
+            except Exception as error:
+                self.error = error
+        return None
 
 
 def _gaussian(distribution) -> tuple[tf.Tensor, tf.Tensor]:

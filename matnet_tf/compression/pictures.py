@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
@@ -118,19 +119,23 @@ def to_png(image: np.ndarray, largest: int) -> bytes:
 
 
 def other_sizes(images: np.ndarray, largest: int) -> dict[str, int]:
-    """Bytes of the same images as a PNG and as a lossless WebP file each.
+    """Bytes of the same images as a PNG, a lossless WebP and, with its plugin, a JPEG XL file each.
 
     Args:
       images: uint8 [N, H, W, C], of 1 or 3 channels.
       largest: Their largest possible value, 1 or 255.
     """
-    sizes = {"png": 0, "webp": 0}
+    kinds = {"png": {"optimize": True}, "webp": {"lossless": True}}
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401 - registers the format.
+
+        kinds["jxl"] = {"lossless": True, "effort": 9}
+    sizes = dict.fromkeys(kinds, 0)
     for image in images * np.uint8(255 // largest):
         picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        if largest == 1:
-            picture = picture.convert("1")
-        for kind, options in (("png", {"optimize": True}), ("webp", {"lossless": True})):
+        modes = {"webp": "RGB", "png": "1" if largest == 1 else picture.mode}
+        for kind, options in kinds.items():
             file = io.BytesIO()
-            (picture.convert("RGB") if kind == "webp" else picture).save(file, kind, **options)
+            picture.convert(modes.get(kind, picture.mode)).save(file, kind, **options)
             sizes[kind] += file.tell()
     return sizes

@@ -114,13 +114,13 @@ class CompressConfig:
     weights: str = field(*_WEIGHTS)
     batch_size: int = field(
         0,
-        "images that the networks see at once; more begin with more first images; 0 is 8, or 32 "
-        "with the local model, which goes through the positions of all of them together",
+        "images that the networks see at once; 0 is 8, or 32 with the local model, which goes "
+        "through the positions of all of them together",
         at_least=0,
         at_most=65536,
     )
     block: int = field(
-        10000, "images in a block; damage costs one, and each has first images", at_least=1
+        5000, "most images in a block; damage costs one, and each has first images", at_least=1
     )
     bins: float = field(
         1.0, "steps of a latent in the standard deviation of its posterior", at_least=0.1

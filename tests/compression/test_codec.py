@@ -116,9 +116,9 @@ def test_the_mean_length_is_the_bound(changes):
     images = masked(config, images.astype(np.uint8))
     codec = Codec(model.hierarchy, batch_size=100)
     data = codec.encode(images, codec.suitable_steps(images[::37]))
-    first, length = np.frombuffer(data[:8], "<u4")
+    first, length, sizes = map(int, np.frombuffer(data[:12], "<u4"))
     coded = images[: len(images) - first]
-    bits = 8 * (len(data) - 8 - length)
+    bits = 8 * (len(data) - 12 - length - sizes)
     mask = [np.float32(~coded.hidden[..., np.newaxis])] if config.conditional_stages else []
     elbo = model.elbo(coded.images.astype(np.float32), *mask, seed=1).elbo
     bound = -elbo.numpy().astype(np.float64) / np.log(2)
