@@ -26,7 +26,7 @@ from matnet_tf.config.validation import require
 
 __all__ = ["Block", "Header", "read_container", "write_container"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"MATNET\x00" + bytes([FORMAT_VERSION])
 _FRONT = struct.Struct("<II")
 _LONGEST_HEADER = 2**26  # Unpacked: the names of some million images.

@@ -120,12 +120,12 @@ def test_other_files_are_refused():
         (b"", "matnet compress"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "matnet compress"),
         (b"MATNET\x00\x09" + bytes(100), "version 9"),
-        (b"MATNET\x00\x01" + struct.pack("<II", 2**31, 0), "cut off"),
+        (b"MATNET\x00\x02" + struct.pack("<II", 2**31, 0), "cut off"),
     ):
         with pytest.raises(ValueError, match=word):
             read_container(data)
     bomb = zlib.compress(bytes(2**27))
-    front = b"MATNET\x00\x01" + struct.pack("<II", len(bomb), zlib.crc32(bomb))
+    front = b"MATNET\x00\x02" + struct.pack("<II", len(bomb), zlib.crc32(bomb))
     with pytest.raises(ValueError, match="too long"):
         read_container(front + bomb)
 
