@@ -36,6 +36,8 @@ class ElboLoss:
       mixture_kl: KL from a mixture prior: `approximate` (Eq. 12) or `monte_carlo`.
       entropy_penalty: Weight of the entropy of the mixture's component given z_0, in nats, which
         is added to the KL (Sec. 3).
+      l2_penalty: Weight of the sum of all squared weights. It pulls on weights that nothing else
+        pulls on, which Adam would let wander until an unusual image meets a large one.
       num_samples: K, the samples of the latents per image. With more than one the loss is minus the
         importance-weighted bound. It does not concern the regularizer.
       gradient: How the gradient passes the samples: `reparametrized`, or `doubly_reparametrized`
@@ -97,6 +99,11 @@ class ElboLoss:
         0.0,
         "weight of the entropy of the mixture's component given z_0, which is added to the KL; "
         "the reference has 0.4",
+        at_least=0,
+    )
+    l2_penalty: float = field(
+        0.0,
+        "weight of the sum of all squared weights in the loss; the reference has 1e-5 to 4e-5",
         at_least=0,
     )
     num_samples: int = field(

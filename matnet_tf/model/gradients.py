@@ -48,6 +48,9 @@ def step_or_skip(
         gradients = accumulated_gradients(
             losses, inputs, seed, variables, loss.micro_batches, compiles_gradients(model)
         )
+    if loss.l2_penalty:
+        pull = 2.0 * loss.l2_penalty
+        gradients = [g + pull * v for g, v in zip(gradients, variables, strict=True)]
     norm = tf.linalg.global_norm(gradients)
     keep = tf.math.is_finite(norm) & (norm <= loss.skip_norm * model.gradient_norms.median())
     if on_data:

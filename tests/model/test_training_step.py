@@ -84,9 +84,10 @@ def test_a_mixture_is_trained_on_its_kl_and_on_the_entropy_of_the_component(mixt
 
 
 def test_a_step_follows_the_gradient_clipped_by_its_global_norm():
-    for clip_norm in (0.0, 0.01, 1e4):
-        model = made(keras.optimizers.SGD(0.5), clip_norm=clip_norm)
+    for clip_norm, l2_penalty in ((0.0, 0.0), (0.01, 0.0), (1e4, 0.0), (0.0, 0.3), (0.01, 0.3)):
+        model = made(keras.optimizers.SGD(0.5), clip_norm=clip_norm, l2_penalty=l2_penalty)
         gradient, before = gradient_of(model, images()), values(model.trainable_variables)
+        gradient = [g + 2 * l2_penalty * b for g, b in zip(gradient, before, strict=True)]
         norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradient))
         assert 0.01 < norm < 1e4
         factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
@@ -194,6 +195,7 @@ def test_settings_out_of_range_are_refused_by_name():
         "max_skipped": 0,
         "micro_batches": 0,
         "entropy_penalty": -1.0,
+        "l2_penalty": -1.0,
         "regularizer": "wake",
         "regularizer_start": -1,
         "regularizer_every": 0,

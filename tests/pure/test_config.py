@@ -83,9 +83,9 @@ def test_numbers_out_of_range_are_refused():
         (-1, "at least 0"): {
             ModelConfig: "mixture_components conditional_stages",
             DataConfig: "draw_seed validation_images known_share",
-            ElboLoss: "clip_norm entropy_penalty regularizer_start",
+            ElboLoss: "clip_norm entropy_penalty l2_penalty regularizer_start",
             TrainConfig: "max_seconds warmup_steps clip_norm summary_images entropy_penalty "
-            "regularizer_start rollbacks devices decay_from kl_warmup kl_start stage_by_stage "
+            "l2_penalty regularizer_start rollbacks devices decay_from kl_warmup kl_start stage_by_stage "
             "beta_1 beta_2 average_decay",
             EvaluateConfig: "images seed chunk",
             ClusterConfig: "images components seed",
