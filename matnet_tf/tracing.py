@@ -7,6 +7,7 @@ AutoGraph writes Python files to the temporary folder, so on a full disk nothing
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import numbers
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 import tensorflow as tf
 
 __all__ = ["FunctionCache", "tf_function", "traced_once", "without_autograph"]
+
+_in_xla: contextvars.ContextVar[bool] = contextvars.ContextVar("in_xla", default=False)
 
 
 def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
@@ -26,15 +29,25 @@ def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:
     """
     # TensorFlow counts the traces of all functions with the same code together, and warns of
     # retracing when several models live in one process; those of a partial it counts alone.
-    function = functools.partial(function)
+    function = functools.partial(*([_for_xla] if jit_compile else []), function)
     return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+
+
+def _for_xla(function, *arguments, **keywords):
+    token = _in_xla.set(True)
+    try:
+        return function(*arguments, **keywords)
+    finally:
+        _in_xla.reset(token)
 
 
 def traced_once(function: Callable) -> Callable:
     """Decorates a function that graphs call often, such as once for every level of latents.
 
     A graph is traced, and differentiated, once for each combination of the arguments' shapes and
-    types. Where TensorFlow runs eagerly, the function is called as it is.
+    types. Where TensorFlow runs eagerly, the function is called as it is. So it is where XLA
+    compiles, which compiled such graphs again in every step: it seems that sizes which a gradient
+    keeps of a function must be constants, and that it then takes all arguments for constants.
 
     Args:
       function: A function of tensors and numbers, which uses no variables.
@@ -43,7 +56,7 @@ def traced_once(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments):
-        if tf.executing_eagerly():
+        if tf.executing_eagerly() or _in_xla.get():
             return function(*arguments)
         key = tuple((a.shape, a.dtype) if tf.is_tensor(a) else a for a in arguments)
         if key not in graphs:

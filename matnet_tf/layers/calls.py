@@ -4,7 +4,7 @@
 
 Tracing takes Python time for every operation, and a deep model repeats the same ones in every
 module. So modules that are alike share the graphs of their methods: each is traced, and
-differentiated, once, with the weights among its arguments.
+differentiated, once, with the weights among its arguments; but not for XLA, see `traced_once`.
 
 A gradient needs what the forward pass has computed. Within `recomputing`, a call of a module of a
 chosen scale keeps its arguments alone, and the gradient computes the rest again: memory for time.

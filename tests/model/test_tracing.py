@@ -84,6 +84,9 @@ def test_modules_that_are_alike_are_traced_once_each_with_its_own_weights(monkey
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     # Three modules, each of a bottom-up, a merge and a top-down update.
     assert (updates, len(called)) == (9, 9 + 3)
+    # XLA would compile again in every step, see `traced_once`.
+    tf_function(gradients, jit_compile=True).get_concrete_function()
+    assert len(called) == 9 + 3 + 9
 
 
 @pytest.mark.slow
