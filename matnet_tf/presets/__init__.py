@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1  # Of record.json, and so of a published folder.
-ALIASES = {"mnist": "mnist_deep_cpu_hour", "omniglot": "omniglot_deep"}  # Short names of trained models.
+# Short names of trained models.
+ALIASES = {"mnist": "mnist_deep_cpu_hour", "omniglot": "omniglot_deep"}
 CONFIG, WEIGHTS, RECORD, IMAGES, CARD = (
     *("config.json", "model.weights.h5", "record.json", "images.npz", "card.md"),
 )

@@ -85,8 +85,8 @@ def test_numbers_out_of_range_are_refused():
             DataConfig: "draw_seed validation_images known_share",
             ElboLoss: "clip_norm entropy_penalty l2_penalty regularizer_start",
             TrainConfig: "max_seconds warmup_steps clip_norm summary_images entropy_penalty "
-            "l2_penalty regularizer_start rollbacks devices decay_from kl_warmup kl_start stage_by_stage "
-            "beta_1 beta_2 average_decay",
+            "l2_penalty regularizer_start rollbacks devices decay_from kl_warmup kl_start "
+            "stage_by_stage beta_1 beta_2 average_decay",
             EvaluateConfig: "images seed chunk",
             ClusterConfig: "images components seed",
             ImputeConfig: "tolerance temperature seed",
