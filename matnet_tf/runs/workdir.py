@@ -86,6 +86,11 @@ def check_workdir(
             f"the path of a work directory must not contain {found[0]!r}, which TensorFlow takes "
             f"for part of a pattern: it could not read its checkpoints; got {workdir}"
         )
+    if not os.fspath(workdir).isprintable():
+        raise ValueError(
+            f"the path of a work directory must be printable text, which TensorFlow takes for the "
+            f"name of a file; got {os.fspath(workdir)!r}"
+        )
     if not (pathlib.Path(workdir) / "config.json").exists():
         return
     if presets.is_published(workdir):
