@@ -54,6 +54,7 @@ def traced_once(function: Callable) -> Callable:
     """
     graphs: dict[Any, Any] = {}
 
+    @without_autograph  # A user's `tf.function` would try to convert it, and warn.
     @functools.wraps(function)
     def call(*arguments):
         if tf.executing_eagerly() or _in_xla.get():

@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from matnet_tf import MatNet, ModelConfig, Scale
 from matnet_tf.evaluation.scores import image_scores
@@ -57,7 +58,14 @@ def test_samples_have_a_temperature_for_the_top_and_each_scale(model):
     np.testing.assert_allclose(found, model.sample(3, [0.5, 0, 0, 2.0], SEED), atol=1e-6)
 
 
-def test_only_the_first_answers_make_graphs(images, monkeypatch):
+@pytest.fixture
+def in_graphs(module_eagerly):
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
+def test_only_the_first_answers_make_graphs(images, monkeypatch, in_graphs):
     model = MatNet(CONFIG, seed=1)
     answers, traces = Answers(model), []
     descend = model.hierarchy.top_down_pass
