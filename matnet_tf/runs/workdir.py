@@ -81,16 +81,7 @@ def check_workdir(
       ValueError: If it belongs to another experiment (the message names the fields that differ),
         or training there began on other images, or its path could not be read again.
     """
-    if found := _PATTERN.search(os.fspath(workdir)):
-        raise ValueError(
-            f"the path of a work directory must not contain {found[0]!r}, which TensorFlow takes "
-            f"for part of a pattern: it could not read its checkpoints; got {workdir}"
-        )
-    if not os.fspath(workdir).isprintable():
-        raise ValueError(
-            f"the path of a work directory must be printable text, which TensorFlow takes for the "
-            f"name of a file; got {os.fspath(workdir)!r}"
-        )
+    _check_path(os.fspath(workdir))
     if not (pathlib.Path(workdir) / "config.json").exists():
         return
     if presets.is_published(workdir):
@@ -111,6 +102,22 @@ def check_workdir(
             f"now {images['count']} with digest {images['digest']}, then {before['count']} with "
             f"{before['digest']}. Restore those images, or use another --workdir"
         )
+
+
+def _check_path(path: str) -> None:
+    """Checks that TensorFlow can write checkpoints to a path, and find them there."""
+    if found := _PATTERN.search(path):
+        raise ValueError(
+            f"the path of a work directory must not contain {found[0]!r}, which TensorFlow takes "
+            f"for part of a pattern: it could not read its checkpoints; got {path}"
+        )
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the path of a work directory must be UTF-8, as all names of files are for "
+            f"TensorFlow; got {path!r}"
+        ) from None
 
 
 def create_workdir(
