@@ -101,7 +101,7 @@ class ElboLoss:
         at_least=0,
     )
     l2_penalty: float = field(
-        0.0,
+        1e-5,
         "weight of the sum of all squared weights in the loss; the reference has 1e-5 to 4e-5",
         at_least=0,
     )
