@@ -96,7 +96,7 @@ def measure(experiment: config.Experiment, seconds: float) -> dict:
     return {
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "batch_size": train.batch_size,
-        "jit_compile": train.jit_compile,
+        "jit_compile": model.jit_compile,
         "steps_per_execution": steps,
         "training_images_per_second": round(training, 1),
         "forward_mflops_per_image": round(flops / 1e6, 2),

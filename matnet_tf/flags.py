@@ -65,7 +65,7 @@ class Flag:
       name: Dotted name, without dashes.
       help: Meaning of the value, for `--help`.
       default: Value if the flag is not given. None makes the flag required, unless it is optional.
-      type: int, float, bool, str, or a tuple of these or of `Scale`.
+      type: int, float, bool, str, `bool | str`, or a tuple of these or of `Scale`.
       choices: Allowed values; empty allows all.
       optional: Whether a flag without a default may be left out; `main` then does not receive it.
       check: Called with the value given; raises a ValueError if it refuses the value.
@@ -75,7 +75,7 @@ class Flag:
     help: str
     default: Any = None
     type: Any = str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | bool, ...] = ()
     optional: bool = False
     check: Callable[[Any], Any] | None = None
 
@@ -186,7 +186,8 @@ def _given(known: Sequence[Flag], files: Sequence[str], arguments: Sequence[str]
     """Returns the values of the flags that the arguments contain, by name."""
     holder = absl_flags.FlagValues()
     for flag in known:
-        boolean = flag.type is bool  # absl accepts --NAME and --noNAME for such a flag.
+        # absl accepts --NAME and --noNAME for such a flag.
+        boolean = flag.type in (bool, bool | str)
         defined = absl_flags.Flag(_Parser(flag), None, flag.name, None, flag.help, None, boolean)
         absl_flags.DEFINE_flag(defined, flag_values=holder)
     for name in (*files, "help"):  # Handled elsewhere, but absl can suggest them.
@@ -224,15 +225,18 @@ class _Parser(absl_flags.ArgumentParser):
         kind, choices = self._flag.type, self._flag.choices
         if argument.startswith("--"):
             raise ValueError("expected a value, not another flag")
-        if choices and argument not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        if not isinstance(kind, types.GenericAlias):
-            return _scalar(kind, argument)
-        element = typing.get_args(kind)[0]
-        return tuple(_scalar(element, part) for part in argument.split(",")) if argument else ()
+        if isinstance(kind, types.GenericAlias):
+            element = typing.get_args(kind)[0]
+            return tuple(_scalar(element, part) for part in argument.split(",")) if argument else ()
+        value = _scalar(kind, argument)
+        if choices and value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(_text, choices))}")
+        return value
 
 
 def _scalar(kind: type, text: str) -> Any:
+    if kind == bool | str:
+        return _BOOLEANS.get(text.lower(), text)
     if kind in (str, config.Scale):
         return text if kind is str else config.Scale.parse(text)
     convert, expected = _SCALARS[kind]
@@ -344,7 +348,7 @@ def _entry(usage: str, about: str) -> list[str]:
 def _about(flag: Flag) -> str:
     about = flag.help
     if flag.choices:
-        about += f" (one of {', '.join(flag.choices)})"
+        about += f" (one of {', '.join(map(_text, flag.choices))})"
     return about + (" (required)" if flag.required else "")
 
 

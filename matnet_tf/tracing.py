@@ -15,9 +15,24 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["FunctionCache", "tf_function", "traced_once", "without_autograph"]
+__all__ = [
+    "FunctionCache",
+    "compiles_by_default",
+    "tf_function",
+    "traced_once",
+    "without_autograph",
+]
 
 _in_xla: contextvars.ContextVar[bool] = contextvars.ContextVar("in_xla", default=False)
+
+
+def compiles_by_default() -> bool:
+    """Whether XLA compiles bounds and training steps where nothing else is said: with a GPU.
+
+    An H200 trains three times as fast with it; a CPU measures bounds at half the rate, and trains
+    convolutional models more slowly.
+    """
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def tf_function(function: Callable, jit_compile: bool | None = None) -> Any:

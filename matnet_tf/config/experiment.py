@@ -263,10 +263,11 @@ class TrainConfig(ElboLoss):
         "precision of the networks' computations; weights and distributions are always float32",
         ("float32", "mixed_bfloat16"),
     )
-    jit_compile: bool = field(
-        False,
-        "compile the training step with XLA; on several devices or with micro-batches, what leads "
-        "to the gradients",
+    jit_compile: bool | str = field(
+        "auto",
+        "compile the training step with XLA, auto where there is a GPU; on several devices or with "
+        "micro-batches, what leads to the gradients",
+        choices=("auto", True, False),
     )
     deterministic: bool = field(
         False,

@@ -22,7 +22,7 @@ _LIMITS = {
 }
 
 
-def field(default: Any, help: str, choices: tuple[str, ...] = (), **limits: float) -> Any:
+def field(default: Any, help: str, choices: tuple[str | bool, ...] = (), **limits: float) -> Any:
     """Returns a dataclass field that `check_fields` checks.
 
     Args:

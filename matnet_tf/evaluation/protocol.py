@@ -17,9 +17,9 @@ from matnet_tf.config import ClusterConfig, EvaluateConfig
 from matnet_tf.data import loading
 from matnet_tf.distributions.stateless_random import seed_tensor
 from matnet_tf.model.elbo_model import ElboModel
-from matnet_tf.model.importance import compiles_bounds
 from matnet_tf.runs.models import LoadedRun, model_digest
 from matnet_tf.runs.workdir import source_commit
+from matnet_tf.tracing import compiles_by_default
 from matnet_tf.version import __version__
 
 __all__ = ["batch_seeds", "bound_settings", "check_finite", "chosen_images", "less_memory"]
@@ -117,7 +117,7 @@ def bound_settings(
         "batch_size": config.batch_size,
         "chunk": config.chunk or loaded.model.samples_per_pass,
         "tf32": config.tf32 and bool(tf.config.list_physical_devices("GPU")),
-        "jit_compile": compiles_bounds(),  # XLA draws other noise for the same seed.
+        "jit_compile": compiles_by_default(),  # XLA draws other noise for the same seed.
         "package_version": __version__,
         "commit": source_commit(),
     }

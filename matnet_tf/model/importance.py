@@ -17,10 +17,10 @@ from matnet_tf.distributions import stateless_random
 from matnet_tf.model.argument_checks import check_count, checked_num_inferred
 from matnet_tf.model.bounds import Bound, StreamingLogMeanExp
 from matnet_tf.model.elbo_model import ElboModel
+from matnet_tf.tracing import compiles_by_default
 
 __all__ = [
     "bounds_on_replicas",
-    "compiles_bounds",
     "log_likelihood",
     "log_weights",
     "log_weights_on_replicas",
@@ -121,11 +121,6 @@ def bounds_on_replicas(
     return _on_replicas(model, model.hierarchy.elbo, arguments)
 
 
-def compiles_bounds() -> bool:
-    """Whether XLA compiles bounds: where there is a GPU. The rate of a CPU it would halve."""
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
 def _on_replicas(
     model: ElboModel, function: Callable, arguments: Sequence[tuple[Any, ...]]
 ) -> list[Any]:
@@ -133,7 +128,7 @@ def _on_replicas(
 
     The function must not depend on its replica. There are at most as many calls as replicas.
     """
-    compiled = compiles_bounds()
+    compiled = compiles_by_default()
     if len(arguments) == 1:
         return [model.functions.get(function, jit_compile=compiled)(*arguments[0])]
     strategy = model.distribute_strategy

@@ -23,6 +23,7 @@ from matnet_tf.model.matnet import MatNet
 from matnet_tf.runs.checkpoints import Checkpoints
 from matnet_tf.runs.optimizer import Adam
 from matnet_tf.runs.workdir import read_experiment
+from matnet_tf.tracing import compiles_by_default
 
 __all__ = [
     "LoadedRun",
@@ -70,12 +71,19 @@ def build_model(
         model.compile(
             optimizer=_make_optimizer(train),
             elbo_loss=train,
-            jit_compile=train.jit_compile,
+            jit_compile=_compiles(train),
             steps_per_execution=train.execution_steps,
         )
     finally:
         keras.config.set_dtype_policy(before)
     return model
+
+
+def _compiles(train: TrainConfig) -> bool:
+    if train.jit_compile == "auto":
+        # XLA has not all operations in a deterministic form, and Keras turns it off.
+        return compiles_by_default() and not train.deterministic
+    return train.jit_compile
 
 
 def _make_optimizer(train: TrainConfig) -> Adam:

@@ -63,6 +63,10 @@ def test_switches_are_set_alone_or_by_value():
     assert read("--model.shared=true").model.shared is True
     assert read("--nomodel.merge_state").model.merge_state is False
     assert read("--model.merge_state=False").model.merge_state is False
+    assert read().train.jit_compile == "auto"
+    for text, value in (("=auto", "auto"), ("", True), ("=True", True), ("=false", False)):
+        assert read(f"--train.jit_compile{text}").train.jit_compile == value
+    assert read("--notrain.jit_compile").train.jit_compile is False
 
 
 def test_extra_flags_arrive_by_keyword_with_dots_as_underscores():
@@ -159,6 +163,7 @@ def test_wrong_values_are_refused_in_one_line():
         "--train.steps=1.5": "flag --train.steps=1.5: expected a whole number, not '1.5'",
         "--train.beta_1=x": "flag --train.beta_1=x: expected a number, not 'x'",
         "--model.shared=maybe": "flag --model.shared=maybe: expected true or false, not",
+        "--train.jit_compile=x": "flag --train.jit_compile=x: expected one of auto, true, false",
         "--model.prior=flat": "flag --model.prior=flat: expected one of learned, standard",
         "--model.scales=7:4": "flag --model.scales=7:4: a ",
         "--model.image_shape=8,8,": "flag --model.image_shape=8,8,: expected a whole number",

@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from matnet_tf.config import DataConfig, Experiment, ModelConfig, Scale, TrainCo
 from matnet_tf.data import loading
 from matnet_tf.distributions import stateless_random
 from matnet_tf.runs import devices
-from matnet_tf.runs.models import load_run
+from matnet_tf.runs.models import build_model, load_run
 from matnet_tf.runs.workdir import read_metrics
 from matnet_tf.training import train
 
@@ -101,6 +102,19 @@ def test_devices_are_described_with_or_without_gpus(monkeypatch):
         f"TensorFlow {tf.__version__}, built for CUDA 12.5.1",
         "GPU 0: NVIDIA H200, compute capability 9.0",
     ]
+
+
+def test_steps_are_compiled_where_there_is_a_gpu_unless_a_setting_says_otherwise(monkeypatch):
+    def compiled():
+        choices = ("auto", True, False)
+        return [build_model(settings(jit_compile=choice)).jit_compile for choice in choices]
+
+    assert compiled() == [False, True, False]
+    found = [types.SimpleNamespace(device_type="GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind="GPU": found)
+    assert compiled() == [True, True, False]
+    # Keras compiles nothing then, and would say so where it was asked for.
+    assert not build_model(settings(deterministic=True)).jit_compile
 
 
 def test_products_are_in_float32_where_a_measurement_says_so_and_afterwards_as_before():
