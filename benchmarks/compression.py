@@ -139,7 +139,7 @@ def other_rates(images: np.ndarray, largest: int) -> dict[str, float]:
 
 def measured(name: str, arguments) -> dict:
     """The record of one model."""
-    workdir = presets.trained(name) if name in presets.trained_names() else name
+    workdir = name if pathlib.Path(name).is_dir() else presets.trained(name)
     run = load_run(workdir)
     data = run.experiment.data
     data = dataclasses.replace(data, dir=arguments.data_dir or data.dir)
