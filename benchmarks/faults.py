@@ -139,7 +139,7 @@ def tear(program: str, run: pathlib.Path, kind: str, rng: random.Random) -> None
             path.unlink()
             os.mkfifo(path)
         else:
-            os.truncate(path, rng.randrange(path.stat().st_size))
+            os.truncate(path, rng.randrange(max(1, path.stat().st_size)))
         torn[path] = _state(path)
 
 
