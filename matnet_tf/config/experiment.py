@@ -36,7 +36,8 @@ class ElboLoss:
       mixture_kl: KL from a mixture prior: `approximate` (Eq. 12) or `monte_carlo`.
       entropy_penalty: Weight of the entropy of the mixture's component given z_0, in nats, which
         is added to the KL (Sec. 3).
-      l2_penalty: Weight of the sum of all squared weights, in the loss alone.
+      l2_penalty: Weight of the sum of all squared weights, whose gradient is added to that of the
+        loss. No reported number has it in it.
       num_samples: K, the samples of the latents per image. With more than one the loss is minus the
         importance-weighted bound. It does not concern the regularizer.
       gradient: How the gradient passes the samples: `reparametrized`, or `doubly_reparametrized`
